@@ -1,0 +1,1 @@
+//! Benchmarks of `ror`, one file per level.
