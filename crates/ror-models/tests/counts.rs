@@ -62,10 +62,28 @@ fn tensors_add_up_to_the_parameters_of_every_preset() {
 
 #[test]
 fn a_residual_network_of_one_level_has_the_parameters_of_resnet() {
-    // torchvision's resnet18 has 11,689,512, resnet34 21,797,672.
-    assert_eq!(network("imagenet-ror-1-18").parameters(), 11_689_512);
-    assert_eq!(network("imagenet-ror-1-34").parameters(), 21_797_672);
-    assert_eq!(network("imagenet-ror-1-50").parameters(), 25_557_032);
+    // torchvision's counts, less the batch norms that it puts on projections.
+    let less_norms = |parameters: u64, widths: &[u64]| parameters - 2 * widths.iter().sum::<u64>();
+    for (name, expected) in [
+        (
+            "imagenet-ror-1-18",
+            less_norms(11_689_512, &[128, 256, 512]),
+        ),
+        (
+            "imagenet-ror-1-34",
+            less_norms(21_797_672, &[128, 256, 512]),
+        ),
+        (
+            "imagenet-ror-1-50",
+            less_norms(25_557_032, &[256, 512, 1024, 2048]),
+        ),
+        (
+            "imagenet-ror-1-152",
+            less_norms(60_192_808, &[256, 512, 1024, 2048]),
+        ),
+    ] {
+        assert_eq!(network(name).parameters(), expected, "{name}");
+    }
 }
 
 #[test]

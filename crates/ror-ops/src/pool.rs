@@ -240,10 +240,8 @@ mod tests {
             let ga = a.mul(&weights)?.sum_all()?.backward()?;
             let gb = b.mul(&weights)?.sum_all()?.backward()?;
             let (ga, gb) = (ga.get(&x).unwrap(), gb.get(&x).unwrap());
-            assert_eq!(
-                ga.flatten_all()?.to_vec1::<f64>()?,
-                gb.flatten_all()?.to_vec1::<f64>()?
-            );
+            let off = ga.sub(gb)?.abs()?.max_all()?.to_scalar::<f64>()?;
+            assert!(off < 1e-12, "{off}");
         }
         Ok(())
     }
