@@ -142,7 +142,7 @@ impl fmt::Display for Provenance {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Dataset {
     /// (N, H, W, 3)
     pub(crate) images: Vec<u8>,
@@ -152,6 +152,18 @@ pub struct Dataset {
     pub(crate) size: Size,
     pub(crate) resized: usize,
     pub(crate) provenance: Provenance,
+}
+
+/// Without the pixels.
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("provenance", &self.provenance)
+            .field("size", &self.size)
+            .field("images", &self.len())
+            .field("classes", &self.classes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Dataset {

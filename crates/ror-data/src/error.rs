@@ -39,14 +39,8 @@ pub enum ErrorKind {
     #[error("damaged image: {0}")]
     Damaged(String),
     /// An image whose decoding would need an unreasonable amount of memory.
-    #[error(
-        "image of {width} x {height} pixels exceeds the limit of {limit} bytes or {side} pixels a side"
-    )]
+    #[error("the image would take more than {limit} bytes or has a side above {side} pixels")]
     ImageTooLarge {
-        /// Pixels across.
-        width: u32,
-        /// Pixels down.
-        height: u32,
         /// The most bytes a decoded image may take.
         limit: u64,
         /// The most pixels a side may have.

@@ -1,5 +1,6 @@
 //! Finding images in folders.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
@@ -55,7 +56,8 @@ fn walk(folder: &Path, depth: usize) -> impl Iterator<Item = Result<DirEntry>> {
         .map(move |entry| {
             entry.map_err(|error| {
                 let path = error.path().unwrap_or(folder).to_owned();
-                Error::new(path, std::io::Error::from(error))
+                let circle = || io::Error::other("the link leads back to a folder it is in");
+                Error::new(path, error.into_io_error().unwrap_or_else(circle))
             })
         })
 }

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::jpeg;
@@ -15,6 +15,11 @@ use crate::jpeg;
 const MAX_SIDE: u32 = 1 << 15;
 /// The most bytes a picture may decode to: 128 million RGB pixels.
 const MAX_BYTES: u64 = 384 << 20;
+
+const TOO_LARGE: ErrorKind = ErrorKind::ImageTooLarge {
+    limit: MAX_BYTES,
+    side: MAX_SIDE,
+};
 
 /// Height and width in pixels, neither of them zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,26 +99,23 @@ impl Image {
         if bytes.is_empty() {
             return Err(ErrorKind::EmptyFile);
         }
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+        let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
         match reader.format() {
             // The JPEG decoder fills what is missing with grey and says nothing.
-            Some(image::ImageFormat::Jpeg) if !jpeg::is_complete(bytes) => {
+            Some(ImageFormat::Jpeg) if !jpeg::is_complete(bytes) => {
                 return Err(ErrorKind::Truncated);
             }
-            Some(image::ImageFormat::Jpeg | image::ImageFormat::Png) => {}
+            Some(ImageFormat::Jpeg | ImageFormat::Png) => {}
             _ => return Err(ErrorKind::NotAnImage),
         }
-        let damaged =
-            |error: image::ImageError| ErrorKind::Damaged(error.to_string().trim_end().to_owned());
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(MAX_SIDE);
+        limits.max_image_height = Some(MAX_SIDE);
+        limits.max_alloc = Some(MAX_BYTES);
+        reader.limits(limits);
         let mut decoder = reader.into_decoder().map_err(damaged)?;
-        let (width, height) = decoder.dimensions();
-        if width.max(height) > MAX_SIDE || decoder.total_bytes() > MAX_BYTES {
-            return Err(ErrorKind::ImageTooLarge {
-                width,
-                height,
-                limit: MAX_BYTES,
-                side: MAX_SIDE,
-            });
+        if decoder.total_bytes() > MAX_BYTES {
+            return Err(TOO_LARGE);
         }
         let orientation = decoder.orientation().map_err(damaged)?;
         let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
@@ -169,6 +171,13 @@ impl Image {
     /// The pixels, (H, W, 3).
     pub fn pixels(&self) -> &[u8] {
         &self.rgb
+    }
+}
+
+fn damaged(error: ImageError) -> ErrorKind {
+    match error {
+        ImageError::Limits(_) => TOO_LARGE,
+        error => ErrorKind::Damaged(error.to_string().trim_end().to_owned()),
     }
 }
 

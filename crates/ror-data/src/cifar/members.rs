@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use flate2::read::GzDecoder;
 
 use super::Layout;
 use crate::dataset::{Progress, Split};
@@ -56,7 +56,7 @@ impl Members {
             },
         );
         let mut stream = Limited {
-            inner: MultiGzDecoder::new(reader),
+            inner: GzDecoder::new(reader),
             left: limit,
             exceeded: false,
         };
@@ -104,6 +104,8 @@ impl Members {
                 files.insert(name, (path, bytes));
             }
         }
+        // To the end, where the checksum is.
+        io::copy(&mut archive.into_inner(), &mut io::sink()).at(root)?;
         let layout = found.ok_or_else(|| Error::new(root, ErrorKind::UnknownLayout))?;
         let root = root.to_owned();
         Ok((Self { root, files }, layout))

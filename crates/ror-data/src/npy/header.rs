@@ -90,8 +90,14 @@ impl Header {
             DType::F64 => "<f8",
         };
         let order = if self.fortran_order { "True" } else { "False" };
-        let shape: String = self.shape.iter().map(|n| format!("{n}, ")).collect();
-        // `(3, )` is a tuple as well as `(3,)` is.
+        let shape = match self.shape.as_slice() {
+            [n] => format!("{n},"),
+            shape => shape
+                .iter()
+                .map(usize::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
         let mut text =
             format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({shape}), }}");
         let start = MAGIC.len() + 4;
