@@ -126,7 +126,7 @@ impl Output {
     }
 
     pub(crate) fn step(&mut self, report: &StepReport) -> Result<()> {
-        if report.step % EVERY != 0 {
+        if !report.step.is_multiple_of(EVERY) {
             return Ok(());
         }
         let scalars = [

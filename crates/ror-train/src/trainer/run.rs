@@ -112,7 +112,7 @@ impl Trainer {
     fn close_epoch(&mut self, clock: &Clock) -> Result<bool> {
         let config = &self.config.training;
         let epoch = self.progress.epoch + 1;
-        let due = epoch % config.val_every == 0 || epoch == config.epochs;
+        let due = epoch.is_multiple_of(config.val_every) || epoch == config.epochs;
         // What is validated and kept is the average, if there is one.
         if let Some(ema) = &mut self.ema {
             ema.swap(&self.parameters)?;

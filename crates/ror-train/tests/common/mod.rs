@@ -1,5 +1,5 @@
 //! A small set of generated images, and runs on it.
-#![allow(dead_code)] // Each test takes what it needs.
+#![allow(dead_code, clippy::unwrap_used)] // Each test takes what it needs.
 
 use candle_core::{DType, Device};
 use ror_data::{Augment, Dataset, Generator, Normalisation, Size};
