@@ -1,16 +1,18 @@
 use std::path::{Path, PathBuf};
 
+use ror_models::DescriptionError;
+
 /// Why a weight file could not be read, matched to a network, or written.
 ///
 /// Displays as `<path>: <kind>`.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", path.display())]
-pub struct Error {
+pub struct WeightsError {
     path: PathBuf,
     kind: ErrorKind,
 }
 
-impl Error {
+impl WeightsError {
     pub(crate) fn new(path: &Path, kind: impl Into<ErrorKind>) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -56,6 +58,69 @@ pub enum ErrorKind {
         reason: String,
     },
 
+    /// The tensors are those of no network that can be described, or the file's layers contradict the network.
+    #[error("{0}")]
+    Architecture(String),
+
+    /// The network that the file or the caller describes does not exist.
+    #[error(transparent)]
+    Description(#[from] DescriptionError),
+
+    /// A tensor of the network is not in the file.
+    #[error("tensor `{tensor}` of shape {shape:?} is missing; `{model}` has it")]
+    Missing {
+        /// The tensor's name in the network.
+        tensor: String,
+        /// Its shape there.
+        shape: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+
+    /// A tensor of the file has no place in the network.
+    #[error("tensor `{tensor}` of shape {shape:?} has no place in `{model}`")]
+    Surplus {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Its shape there.
+        shape: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+
+    /// A tensor has another shape than the network's. Shapes are in the network's axis order.
+    #[error(
+        "tensor `{tensor}`{}: `{model}` expects the shape {expected:?}, found {found:?}",
+        stored_as(tensor, stored)
+    )]
+    Shape {
+        /// The tensor's name in the network.
+        tensor: String,
+        /// Its name in the file.
+        stored: String,
+        /// The shape in the network.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+
+    /// Class names, normalisation and network do not belong together.
+    #[error("{what}: expected {expected}, found {found}")]
+    Metadata {
+        /// What does not fit.
+        what: &'static str,
+        /// What the network demands.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+
+    /// A tensor could not be made or read.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
     /// A tensor is stored as something other than what its place demands.
     #[error("tensor `{tensor}`: expected {expected}, found {found}")]
     Tensor {
@@ -77,6 +142,14 @@ pub enum ErrorKind {
         /// The value.
         value: f32,
     },
+}
+
+fn stored_as(tensor: &str, stored: &str) -> String {
+    if tensor == stored {
+        String::new()
+    } else {
+        format!(" (stored as `{stored}`)")
+    }
 }
 
 pub(crate) type Result<T, E = ErrorKind> = std::result::Result<T, E>;

@@ -1,21 +1,13 @@
 //! safetensors: a JSON header, then the tensors' bytes.
 
-use std::collections::HashMap;
-
 use ::safetensors::{Dtype, SafeTensors};
 
 use crate::array::{Array, Budget, Element};
 use crate::error::{ErrorKind, Result, damaged};
+use crate::named::NamedFile;
+use crate::weights::Format;
 
 const FORMAT: &str = "safetensors file";
-
-/// The content of a safetensors file.
-#[derive(Debug)]
-pub(crate) struct SafetensorsFile {
-    /// In order of their bytes in the file.
-    pub(crate) tensors: Vec<Array>,
-    pub(crate) metadata: HashMap<String, String>,
-}
 
 /// Whether `bytes` begin as safetensors do: the header's length, then a JSON object.
 pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
@@ -27,7 +19,7 @@ pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
 }
 
 /// Reads the floating-point tensors of `bytes`; counters (`num_batches_tracked`) are left out.
-pub(crate) fn read(bytes: &[u8]) -> Result<SafetensorsFile> {
+pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
     let in_file = |e| damaged(FORMAT, e);
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(in_file)?;
     let file = SafeTensors::deserialize(bytes).map_err(in_file)?;
@@ -58,9 +50,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<SafetensorsFile> {
             element.decode(view.data()),
         )?);
     }
-    Ok(SafetensorsFile {
+    Ok(NamedFile {
         tensors,
-        metadata: header.metadata().clone().unwrap_or_default(),
+        pairs: header
+            .metadata()
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        format: Format::Safetensors { described: false },
     })
 }
 
@@ -69,6 +67,7 @@ mod tests {
     use super::*;
     use ::safetensors::{serialize, tensor::TensorView};
     use half::f16;
+    use std::collections::HashMap;
 
     fn file(
         tensors: &[(&str, Dtype, &[usize], &[u8])],
@@ -95,7 +94,7 @@ mod tests {
         );
         assert!(is_safetensors(&bytes));
         let file = read(&bytes).unwrap();
-        assert_eq!(file.metadata, metadata);
+        assert_eq!(file.pairs, metadata.into_iter().collect());
         let mut tensors = file.tensors;
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         assert_eq!(

@@ -4,9 +4,12 @@
 //! counts the model's layers of that class, whatever their own names. Keras 3 adds the own name as the attribute
 //! `name` of `vars`. Source: `keras/src/saving/saving_lib.py`.
 
+use std::collections::BTreeMap;
+
 use hdf5::Group;
 
 use super::hdf5_file::{Attributes, damaged, read_weight};
+use super::names::split_number;
 use super::{KerasFile, KerasLayer, LayerOrder};
 use crate::array::Budget;
 use crate::error::Result;
@@ -16,7 +19,7 @@ pub(super) fn read(root: &Group, budget: &mut Budget) -> Result<KerasFile> {
     let mut groups: Vec<_> = parent
         .iter_groups()
         .map_err(damaged)?
-        .map(|(key, group)| (split_counter(&key), key, group))
+        .map(|(key, group)| (split_number(&key), key, group))
         .collect();
     groups.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(KerasFile {
@@ -28,15 +31,8 @@ pub(super) fn read(root: &Group, budget: &mut Budget) -> Result<KerasFile> {
         backend: None,
         keras_version: None,
         config: None,
+        pairs: BTreeMap::new(),
     })
-}
-
-/// `conv2d_10` is the class `conv2d` and the counter 10; `conv2d` counts as 0.
-fn split_counter(key: &str) -> (String, u64) {
-    key.rsplit_once('_')
-        .filter(|(_, k)| k.bytes().all(|b| b.is_ascii_digit()))
-        .and_then(|(class, k)| Some((class.to_owned(), k.parse().ok()?)))
-        .unwrap_or_else(|| (key.to_owned(), 0))
 }
 
 fn read_layer(key: String, group: &Group, budget: &mut Budget) -> Result<KerasLayer> {
@@ -51,33 +47,4 @@ fn read_layer(key: String, group: &Group, budget: &mut Budget) -> Result<KerasLa
         .collect::<Result<_>>()?;
     let name = Attributes::of(&vars)?.string("name")?.unwrap_or(key);
     Ok(KerasLayer { name, weights })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::split_counter;
-
-    #[test]
-    fn counters_sort_as_numbers() {
-        let mut keys = [
-            "conv2d_10",
-            "conv2d_2",
-            "conv2d",
-            "dense",
-            "batch_normalization_1",
-            "x_",
-        ];
-        keys.sort_by_key(|k| split_counter(k));
-        assert_eq!(
-            keys,
-            [
-                "batch_normalization_1",
-                "conv2d",
-                "conv2d_2",
-                "conv2d_10",
-                "dense",
-                "x_"
-            ]
-        );
-    }
 }

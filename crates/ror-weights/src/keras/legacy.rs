@@ -5,10 +5,12 @@
 //! `/model_weights`, beside the attributes `model_config` and `training_config` and the group
 //! `/optimizer_weights`. Source: `keras/engine/topology.py` (Keras 1 and 2), `keras/src/legacy/saving/legacy_h5_format.py`.
 
+use std::collections::BTreeMap;
+
 use hdf5::Group;
 
 use super::hdf5_file::{Attributes, damaged, read_weight};
-use super::{KerasFile, KerasLayer, LayerOrder};
+use super::{KerasFile, KerasLayer, LayerOrder, PAIRS_ATTRIBUTE};
 use crate::array::Budget;
 use crate::error::Result;
 
@@ -32,6 +34,7 @@ pub(super) fn read_weights(root: &Group, budget: &mut Budget) -> Result<KerasFil
         backend: attributes.string("backend")?,
         keras_version: attributes.string("keras_version")?,
         config: None,
+        pairs: pairs(&attributes)?,
     })
 }
 
@@ -48,8 +51,17 @@ pub(super) fn read_whole_model(root: &Group, budget: &mut Budget) -> Result<Kera
         backend: attributes.string("backend")?.or(file.backend),
         keras_version: attributes.string("keras_version")?.or(file.keras_version),
         config,
+        pairs: pairs(&attributes)?,
         ..file
     })
+}
+
+/// What a file of ours says beside what Keras reads: a JSON object in the root's attribute `ror`.
+fn pairs(attributes: &Attributes) -> Result<BTreeMap<String, String>> {
+    attributes
+        .string(PAIRS_ATTRIBUTE)?
+        .map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json))
+        .map_err(|e| damaged(format_args!("attribute `{PAIRS_ATTRIBUTE}`: {e}")))
 }
 
 fn read_layer(parent: &Group, name: String, budget: &mut Budget) -> Result<KerasLayer> {

@@ -1,9 +1,16 @@
 //! Keras weight files: what they hold, whichever of Keras's three layouts they use.
 
 mod archive;
+mod config;
+mod describe;
 mod hdf5_file;
+mod import;
+mod layers;
 mod layers_group;
 mod legacy;
+mod names;
+
+use std::collections::BTreeMap;
 
 use hdf5::File;
 use serde_json::Value;
@@ -12,6 +19,7 @@ use crate::array::{Array, Budget};
 use crate::error::{ErrorKind, Result};
 
 pub(crate) use archive::{is_keras, read as read_archive};
+pub(crate) use import::import;
 
 /// The content of a Keras file, without optimizer state.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +31,12 @@ pub(crate) struct KerasFile {
     pub(crate) keras_version: Option<String>,
     /// The model's `config`, in whole-model files.
     pub(crate) config: Option<Value>,
+    /// What we add in files that we write: description and metadata.
+    pub(crate) pairs: BTreeMap<String, String>,
 }
+
+/// The root's attribute that holds [`KerasFile::pairs`].
+const PAIRS_ATTRIBUTE: &str = "ror";
 
 /// One layer and its weights, in Keras's order. Layers without weights are kept: their names tell dropout and
 /// activations.

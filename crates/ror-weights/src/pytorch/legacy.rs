@@ -1,13 +1,15 @@
 //! The format before torch 1.6: five pickles (a magic number, a version, facts on the machine, the state dict,
 //! the storages' keys), then each storage as an int64 count of its elements and their bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::damaged;
 use super::pickle::{Pickle, Value};
 use super::state_dict::{self, Storages};
-use crate::array::{Array, Budget};
+use crate::array::Budget;
 use crate::error::Result;
+use crate::named::NamedFile;
+use crate::weights::Format;
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const VERSION: i128 = 1001;
@@ -19,7 +21,7 @@ pub(crate) fn is_legacy(bytes: &[u8]) -> bool {
 }
 
 /// Reads the floating-point tensors of the state dict in `bytes`.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Array>> {
+pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
     let mut rest = bytes;
     let mut next = || -> Result<Pickle> {
         let pickle = Pickle::parse(rest).map_err(damaged)?;
@@ -65,11 +67,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Array>> {
         storages.insert(key, storage);
         rest = after;
     }
-    state_dict::read(
-        &state,
-        &mut Slices(storages),
-        &mut Budget::for_file(bytes.len()),
-    )
+    let mut budget = Budget::for_file(bytes.len());
+    Ok(NamedFile {
+        tensors: state_dict::read(&state, &mut Slices(storages), &mut budget)?,
+        pairs: BTreeMap::new(),
+        format: Format::Pytorch { legacy: true },
+    })
 }
 
 fn flag(pickle: &Pickle, name: &str) -> Option<bool> {

@@ -1,13 +1,15 @@
 //! The zip format (torch 1.6 and later): `<name>/data.pkl`, and each storage as `<name>/data/<key>`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::damaged;
 use super::pickle::Pickle;
 use super::state_dict::{self, Storages};
 use crate::archive::Archive;
-use crate::array::{Array, Budget};
+use crate::array::Budget;
 use crate::error::{ErrorKind, Result};
+use crate::named::NamedFile;
+use crate::weights::Format;
 
 /// Whether an archive with entries `names` was written by PyTorch.
 pub(crate) fn is_pytorch(names: &[String]) -> bool {
@@ -22,7 +24,7 @@ fn prefix(names: &[String]) -> Option<&str> {
 }
 
 /// Reads the floating-point tensors of the state dict in `archive`, an archive of `len` bytes.
-pub(crate) fn read(archive: &mut Archive, len: usize) -> Result<Vec<Array>> {
+pub(crate) fn read(archive: &mut Archive, len: usize) -> Result<NamedFile> {
     let names = archive.names()?;
     let prefix = prefix(&names).ok_or_else(|| damaged("no entry `data.pkl`"))?;
     if names
@@ -43,7 +45,11 @@ pub(crate) fn read(archive: &mut Archive, len: usize) -> Result<Vec<Array>> {
         entry,
         read: HashMap::new(),
     };
-    state_dict::read(&pickle, &mut storages, &mut Budget::for_file(len))
+    Ok(NamedFile {
+        tensors: state_dict::read(&pickle, &mut storages, &mut Budget::for_file(len))?,
+        pairs: BTreeMap::new(),
+        format: Format::Pytorch { legacy: false },
+    })
 }
 
 /// The storages, read when first asked for.
