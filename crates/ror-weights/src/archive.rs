@@ -1,4 +1,5 @@
-//! Zip archives that may be damaged: entries are read whole, within a budget, whatever size they declare.
+//! Zip archives that may be damaged: entries are read whole, within a budget, whatever size they
+//! declare.
 
 use std::io::{Cursor, Read};
 
@@ -32,7 +33,8 @@ impl<'a> Archive<'a> {
             .collect()
     }
 
-    /// The content of entry `name`, checked against its checksum; `None` where there is no such entry.
+    /// The content of entry `name`, checked against its checksum; `None` where there is no such
+    /// entry.
     pub(crate) fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
         let in_entry =
             |e: &dyn std::fmt::Display| damaged(FORMAT, format_args!("entry `{name}`: {e}"));

@@ -1,11 +1,14 @@
 //! The neutral form every reader ends in: named float32 arrays.
 
+use std::fmt;
+
 use half::{bf16, f16};
 
 use crate::error::{ErrorKind, Result};
 
-/// A float32 array as a file holds it: row-major, in the file's own axis order. Every value is finite.
-#[derive(Debug, Clone, PartialEq)]
+/// A float32 array as a file holds it: row-major, in the file's own axis order. Every value is
+/// finite.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Array {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
@@ -13,7 +16,8 @@ pub(crate) struct Array {
 }
 
 impl Array {
-    /// Takes `data` under `shape`; a length that does not fit or a value that is not finite is an error.
+    /// Takes `data` under `shape`; a length that does not fit or a value that is not finite is an
+    /// error.
     pub(crate) fn new(name: String, shape: Vec<usize>, data: Vec<f32>) -> Result<Self> {
         if checked_len(&shape) != Some(data.len()) {
             return Err(ErrorKind::Tensor {
@@ -30,6 +34,12 @@ impl Array {
             });
         }
         Ok(Self { name, shape, data })
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.name, self.shape)
     }
 }
 
@@ -74,8 +84,9 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f
 
 /// What a file may still expand to in memory.
 ///
-/// Headers can claim any size, and several tensors can name the same bytes. All that is decoded from a file
-/// together may be a few times its length (compression, views that repeat a storage), never more.
+/// Headers can claim any size, and several tensors can name the same bytes. All that is decoded
+/// from a file together may be a few times its length (compression, views that repeat a storage),
+/// never more.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: usize,

@@ -9,14 +9,14 @@ use ror_models::DescriptionError;
 #[error("{}: {kind}", path.display())]
 pub struct WeightsError {
     path: PathBuf,
-    kind: ErrorKind,
+    kind: Box<ErrorKind>,
 }
 
 impl WeightsError {
     pub(crate) fn new(path: &Path, kind: impl Into<ErrorKind>) -> Self {
         Self {
             path: path.to_path_buf(),
-            kind: kind.into(),
+            kind: Box::new(kind.into()),
         }
     }
 
@@ -58,7 +58,8 @@ pub enum ErrorKind {
         reason: String,
     },
 
-    /// The tensors are those of no network that can be described, or the file's layers contradict the network.
+    /// The tensors are those of no network that can be described, or the file's layers contradict
+    /// the network.
     #[error("{0}")]
     Architecture(String),
 

@@ -8,8 +8,8 @@ use ror_models::{Description, Dialect, Family, Network, ShortcutKind};
 use crate::array::Array;
 use crate::error::{ErrorKind, Result};
 
-/// Describes the network with `tensors`. Where some are missing or misshapen the description is the nearest:
-/// placing the tensors in its network then names the first that disagrees.
+/// Describes the network with `tensors`. Where some are missing or misshapen the description is the
+/// nearest: placing the tensors in its network then names the first that disagrees.
 ///
 /// Dropout and stochastic depth leave no trace and are taken as absent.
 pub(crate) fn from_names(
@@ -89,7 +89,8 @@ fn finish(
     if let Some(fitting) = fitting {
         if fitting.shortcuts != description.shortcuts {
             notes.push(format!(
-                "the file does not describe its network; by its tensors it is {fitting} with shortcuts {:?}",
+                "the file does not describe its network; by its tensors it is {fitting} \
+                 with shortcuts {:?}",
                 fitting.shortcuts
             ));
         }
@@ -147,8 +148,9 @@ fn blocks_per_group(tensors: &BTreeMap<String, Array>) -> Vec<usize> {
     groups.values().map(|blocks| blocks.len()).collect()
 }
 
-/// Kinds of shortcuts per level to try: projections on every level, and on blocks everywhere or where the shape
-/// changes. Other kinds have no weights where these have some, and would pass for what is a tensor missing.
+/// Kinds of shortcuts per level to try: projections on every level, and on blocks everywhere or
+/// where the shape changes. Other kinds have no weights where these have some, and would pass for
+/// what is a tensor missing.
 fn shortcut_kinds(description: &Description) -> impl Iterator<Item = Vec<ShortcutKind>> + use<> {
     let defaults = [3, 2, 1, 4, 5].map(|levels| description.clone().with_levels(levels).shortcuts);
     let all = [3, 2, 1, 4, 5].map(|levels| vec![ShortcutKind::C; levels]);

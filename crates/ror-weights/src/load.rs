@@ -40,14 +40,15 @@ pub(crate) struct Found {
     pub(crate) format: Format,
 }
 
-/// Reads a weight file of any format, recognised by its content, into the network that it belongs to.
+/// Reads a weight file of any format, recognised by its content, into the network that it belongs
+/// to.
 ///
-/// Every tensor of the network must be there, once and in its shape, and nothing else. Where the file does not
-/// describe its network, it is inferred from names and shapes.
+/// Every tensor of the network must be there, once and in its shape, and nothing else. Where the
+/// file does not describe its network, it is inferred from names and shapes.
 ///
 /// # Errors
-/// A file that cannot be read or is no weight file, and tensors that are missing, surplus, misshapen or not
-/// finite; the error names the file and the tensor.
+/// A file that cannot be read or is no weight file, and tensors that are missing, surplus,
+/// misshapen or not finite; the error names the file and the tensor.
 ///
 /// # Example
 /// ```no_run

@@ -1,66 +1,57 @@
-//! Description and metadata as the string pairs that safetensors headers and HDF5 attributes hold.
+//! Description and metadata as the text that safetensors headers and HDF5 attributes hold.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ror_models::Description;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, damaged};
-use crate::weights::Metadata;
+use crate::weights::{Metadata, Normalisation};
 
-const DESCRIPTION: &str = "ror.description";
-const CLASS_NAMES: &str = "ror.class_names";
-const NORMALISATION: &str = "ror.normalisation";
+/// What the text is called in files.
+pub(crate) const KEY: &str = "ror";
 
-/// Writes the pairs; values of ours are JSON, the others are taken as they are.
-pub(crate) fn to_pairs(
-    description: &Description,
-    metadata: &Metadata,
-) -> Result<BTreeMap<String, String>> {
-    fn json(value: &impl serde::Serialize) -> Result<String> {
-        serde_json::to_string(value).map_err(|e| damaged("metadata", e))
-    }
-    let mut pairs = metadata.extra.clone();
-    pairs.insert(DESCRIPTION.to_owned(), json(description)?);
-    if let Some(names) = &metadata.class_names {
-        pairs.insert(CLASS_NAMES.to_owned(), json(names)?);
-    }
-    if let Some(normalisation) = &metadata.normalisation {
-        pairs.insert(NORMALISATION.to_owned(), json(normalisation)?);
-    }
-    Ok(pairs)
+/// The text's content, as JSON. One text instead of several pairs, because safetensors writes pairs
+/// in random order.
+#[derive(Serialize, Deserialize)]
+struct Header<'a> {
+    description: Cow<'a, Description>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class_names: Option<Cow<'a, [String]>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    normalisation: Option<Cow<'a, Normalisation>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    extra: Cow<'a, BTreeMap<String, String>>,
 }
 
-/// Reads pairs back; without a description the weights are bare.
-pub(crate) fn from_pairs(
-    mut pairs: BTreeMap<String, String>,
-) -> Result<(Option<Description>, Metadata)> {
-    fn json<T: DeserializeOwned>(
-        pairs: &mut BTreeMap<String, String>,
-        key: &str,
-    ) -> Result<Option<T>> {
-        pairs
-            .remove(key)
-            .map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|e| damaged("metadata", format_args!("`{key}`: {e}")))
-    }
-    let description = json(&mut pairs, DESCRIPTION)?;
+pub(crate) fn to_text(description: &Description, metadata: &Metadata) -> Result<String> {
+    serde_json::to_string(&Header {
+        description: Cow::Borrowed(description),
+        class_names: metadata.class_names.as_deref().map(Cow::Borrowed),
+        normalisation: metadata.normalisation.as_ref().map(Cow::Borrowed),
+        extra: Cow::Borrowed(&metadata.extra),
+    })
+    .map_err(|e| damaged("metadata", e))
+}
+
+pub(crate) fn from_text(text: &str) -> Result<(Description, Metadata)> {
+    let header: Header = serde_json::from_str(text)
+        .map_err(|e| damaged("metadata", format_args!("`{KEY}`: {e}")))?;
     let metadata = Metadata {
-        class_names: json(&mut pairs, CLASS_NAMES)?,
-        normalisation: json(&mut pairs, NORMALISATION)?,
-        extra: pairs,
+        class_names: header.class_names.map(Cow::into_owned),
+        normalisation: header.normalisation.map(Cow::into_owned),
+        extra: header.extra.into_owned(),
     };
-    Ok((description, metadata))
+    Ok((header.description.into_owned(), metadata))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::Normalisation;
 
     #[test]
-    fn pairs_read_back_what_was_written() {
+    fn a_text_reads_back_what_was_written() {
         let description = Description::preset("pre-ror-3-164-sd")
             .unwrap()
             .with_classes(2);
@@ -72,14 +63,20 @@ mod tests {
             }),
             extra: BTreeMap::from([("recipe".into(), "sgd".into())]),
         };
-        let pairs = to_pairs(&description, &metadata).unwrap();
-        assert_eq!(from_pairs(pairs).unwrap(), (Some(description), metadata));
+        for metadata in [metadata, Metadata::default()] {
+            let text = to_text(&description, &metadata).unwrap();
+            assert_eq!(from_text(&text).unwrap(), (description.clone(), metadata));
+        }
     }
 
     #[test]
     fn a_broken_description_is_an_error() {
-        let pairs = BTreeMap::from([(DESCRIPTION.to_owned(), "{\"depth\": 1".to_owned())]);
-        let error = from_pairs(pairs).unwrap_err();
-        assert!(error.to_string().contains("`ror.description`"), "{error}");
+        let error = from_text("{\"description\": {\"depth\": 1}}").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("damaged metadata: `ror`: missing field"),
+            "{error}"
+        );
     }
 }

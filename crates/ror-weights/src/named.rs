@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::infer;
 use crate::load::{Found, LoadOptions, network};
 use crate::metadata;
-use crate::weights::Format;
+use crate::weights::{Format, Metadata};
 
 /// Tensors by name, and what the file says of itself.
 #[derive(Debug)]
@@ -21,7 +21,15 @@ pub(crate) struct NamedFile {
 
 /// Finds the network and places the tensors in it.
 pub(crate) fn import(file: NamedFile, options: &LoadOptions) -> Result<Found> {
-    let (described, metadata) = metadata::from_pairs(file.pairs)?;
+    let mut extra = file.pairs;
+    let described = extra
+        .remove(metadata::KEY)
+        .map(|text| metadata::from_text(&text))
+        .transpose()?;
+    let is_described = described.is_some();
+    let (described, mut metadata) =
+        described.map_or((None, Metadata::default()), |(d, m)| (Some(d), m));
+    metadata.extra.extend(extra);
     let mut tensors = BTreeMap::new();
     for array in file.tensors {
         let name = from_pytorchcv(&array.name).unwrap_or_else(|| array.name.clone());
@@ -33,7 +41,6 @@ pub(crate) fn import(file: NamedFile, options: &LoadOptions) -> Result<Found> {
         }
     }
     let mut notes = Vec::new();
-    let is_described = described.is_some();
     let description = match options.model.clone().or(described) {
         Some(description) => description,
         None => infer::from_names(&tensors, &mut notes)?,
@@ -89,7 +96,8 @@ pub(crate) fn place(
     }
 }
 
-/// Our name of a tensor that pytorchcv (`ror_cifar.py`) calls `name`; `None` for names of other origin.
+/// Our name of a tensor that pytorchcv (`ror_cifar.py`) calls `name`; `None` for names of other
+/// origin.
 fn from_pytorchcv(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("output.") {
         return Some(format!("head.dense.{rest}"));

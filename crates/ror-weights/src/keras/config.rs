@@ -26,7 +26,8 @@ impl<'a> Config<'a> {
         Self(layers.into_iter().flatten().filter_map(entry).collect())
     }
 
-    /// The values that layers of `class` have for the first of `keys` they know, without repetition.
+    /// The values that layers of `class` have for the first of `keys` they know, without
+    /// repetition.
     pub(super) fn values(&self, class: &str, keys: &[&str]) -> Vec<f64> {
         let mut values: Vec<f64> = self
             .0

@@ -10,8 +10,8 @@ use super::layers::{Kind, Layers};
 use crate::error::{ErrorKind, Result};
 use crate::infer;
 
-/// The dropout rate of wide residual networks (Zagoruyko & Komodakis, 2016), where a file has dropout layers but
-/// not their rate.
+/// The dropout rate of wide residual networks (Zagoruyko & Komodakis, 2016), where a file has
+/// dropout layers but not their rate.
 const CUSTOMARY_DROPOUT: f64 = 0.3;
 
 /// What a file tells of its network.
@@ -22,8 +22,8 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// Describes the network. Where layers are missing or misshapen the description is the nearest: placing the
-    /// layers in its network then names the first that disagrees.
+    /// Describes the network. Where layers are missing or misshapen the description is the nearest:
+    /// placing the layers in its network then names the first that disagrees.
     pub(super) fn describe(&self, notes: &mut Vec<String>) -> Result<Description> {
         let spatial: Vec<_> = self
             .layers
@@ -40,8 +40,8 @@ impl Evidence<'_> {
             )));
         }
         let width = first[0] / 16;
-        // Three groups of as many blocks, two convolutions each, and the stem; rounded, so that a layer too few or
-        // too many is told by its name and not by a description that fits nothing.
+        // Three groups of as many blocks, two convolutions each, and the stem; rounded, so that a
+        // layer too few or too many is told by its name and not by a description that fits nothing.
         let blocks = ((spatial.len() - 1 + 3) / 6).max(1);
         let order = self.block_order(width, blocks, notes);
         let family = match order {
@@ -68,8 +68,9 @@ impl Evidence<'_> {
         Ok(description)
     }
 
-    /// Post-activation networks have 9N - 1 blocks per group, 16 wide; then one with pre-activation blocks may have
-    /// the very same shapes, and only the layers' order, or the number of activations, tells them apart.
+    /// Post-activation networks have 9N - 1 blocks per group, 16 wide; then one with pre-activation
+    /// blocks may have the very same shapes, and only the layers' order, or the number of
+    /// activations, tells them apart.
     fn block_order(&self, width: usize, blocks: usize, notes: &mut Vec<String>) -> BlockOrder {
         if width != 1 || (blocks + 1) % 9 != 0 {
             return BlockOrder::PreActivation;
@@ -77,7 +78,8 @@ impl Evidence<'_> {
         let total = 3 * blocks;
         match self.layers.order {
             LayerOrder::Model => {
-                // Pre-activation networks end with a batch normalisation, the others with the root's shortcut.
+                // Pre-activation networks end with a batch normalisation, the others with the
+                // root's shortcut.
                 let mut body = self
                     .layers
                     .weighted
@@ -100,7 +102,8 @@ impl Evidence<'_> {
             }
             LayerOrder::ByClass => {
                 notes.push(
-                    "pre- and post-activation networks with these weights' shapes exist; it is taken as the latter"
+                    "pre- and post-activation networks with these weights' shapes exist; it is \
+                     taken as the latter"
                         .to_owned(),
                 );
                 BlockOrder::PostActivation
@@ -117,7 +120,8 @@ impl Evidence<'_> {
             return 0.0;
         }
         notes.push(format!(
-            "the file has dropout layers but not their rate; {CUSTOMARY_DROPOUT} is assumed, which only training uses"
+            "the file has dropout layers but not their rate; {CUSTOMARY_DROPOUT} is assumed, \
+             which only training uses"
         ));
         CUSTOMARY_DROPOUT
     }

@@ -11,7 +11,8 @@ pub(super) fn damaged(reason: impl ToString) -> ErrorKind {
     error::damaged(FORMAT, reason)
 }
 
-/// A group's attributes. An attribute that is there but cannot be decoded is an error where it is asked for.
+/// A group's attributes. An attribute that is there but cannot be decoded is an error where it is
+/// asked for.
 pub(super) struct Attributes {
     values: std::collections::HashMap<String, AttrValue>,
     present: std::collections::HashSet<String>,
@@ -57,7 +58,8 @@ impl Attributes {
             .transpose()
     }
 
-    /// A list of strings, which Keras cuts into `name0`, `name1`, ... where it is too long for one attribute.
+    /// A list of strings, which Keras cuts into `name0`, `name1`, ... where it is too long for one
+    /// attribute.
     ///
     /// An empty list is stored as float64 of shape `[0]`.
     pub(super) fn strings(&self, name: &str) -> Result<Option<Vec<String>>> {
@@ -89,7 +91,8 @@ fn strings(name: &str, value: &AttrValue) -> Result<Vec<String>> {
     }
 }
 
-/// Reads one weight. Nothing is allocated before its shape has been checked against the file's size.
+/// Reads one weight. Nothing is allocated before its shape has been checked against the file's
+/// size.
 pub(super) fn read_weight(dataset: &Dataset, name: &str, budget: &mut Budget) -> Result<Array> {
     let in_tensor = |e: hdf5::Error| damaged(format_args!("tensor `{name}`: {e}"));
     let to_usize = |dims: Vec<u64>| -> Result<Vec<usize>> {

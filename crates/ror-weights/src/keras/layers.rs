@@ -10,9 +10,9 @@ use crate::load::Kernels;
 
 /// What a layer with weights is.
 ///
-/// Layers of one kind come in the order of computation, whichever order Keras chose among layers of equal depth:
-/// each kind forms a chain of its own. Convolutions of one pixel, which are the shortcuts, stand apart from the
-/// others for that reason.
+/// Layers of one kind come in the order of computation, whichever order Keras chose among layers of
+/// equal depth: each kind forms a chain of its own. Convolutions of one pixel, which are the
+/// shortcuts, stand apart from the others for that reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A convolution over neighbours, 3x3 in all known files.
@@ -171,7 +171,8 @@ impl WeightedLayer {
             _ => {
                 let shapes: Vec<_> = arrays.iter().map(|w| &w.shape).collect();
                 return Err(ErrorKind::Architecture(format!(
-                    "layer `{}` has weights of the shapes {shapes:?}, which no layer of a RoR network has",
+                    "layer `{}` has weights of the shapes {shapes:?}, which no layer of a RoR \
+                     network has",
                     layer.name
                 )));
             }

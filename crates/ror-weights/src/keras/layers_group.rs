@@ -1,10 +1,9 @@
-//! The HDF5 layout of `.weights.h5` and of `model.weights.h5` inside `.keras` (tf.keras 2.12 and later, Keras 3).
+//! The HDF5 layout of `.weights.h5` and of `model.weights.h5` inside `.keras` (tf.keras 2.12 and
+//! later, Keras 3).
 //!
-//! Weights are datasets `layers/<class>[_k]/vars/<i>`, where `<class>` is the layer's class in snake case and `k`
-//! counts the model's layers of that class, whatever their own names. Keras 3 adds the own name as the attribute
-//! `name` of `vars`. Source: `keras/src/saving/saving_lib.py`.
-
-use std::collections::BTreeMap;
+//! Weights are datasets `layers/<class>[_k]/vars/<i>`, where `<class>` is the layer's class in
+//! snake case and `k` counts the model's layers of that class, whatever their own names. Keras 3
+//! adds the own name as the attribute `name` of `vars`. Source: `keras/src/saving/saving_lib.py`.
 
 use hdf5::Group;
 
@@ -31,7 +30,7 @@ pub(super) fn read(root: &Group, budget: &mut Budget) -> Result<KerasFile> {
         backend: None,
         keras_version: None,
         config: None,
-        pairs: BTreeMap::new(),
+        text: None,
     })
 }
 

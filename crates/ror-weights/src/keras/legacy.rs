@@ -1,18 +1,18 @@
 //! The HDF5 layout of Keras 1 and 2, which Keras 3 still writes as "legacy `.h5`".
 //!
-//! A weight group has an attribute `layer_names`, and a subgroup of each name with an attribute `weight_names`:
-//! paths of datasets in that subgroup. `save_weights` makes the root such a group; `save` puts it at
-//! `/model_weights`, beside the attributes `model_config` and `training_config` and the group
-//! `/optimizer_weights`. Source: `keras/engine/topology.py` (Keras 1 and 2), `keras/src/legacy/saving/legacy_h5_format.py`.
-
-use std::collections::BTreeMap;
+//! A weight group has an attribute `layer_names`, and a subgroup of each name with an attribute
+//! `weight_names`: paths of datasets in that subgroup. `save_weights` makes the root such a group;
+//! `save` puts it at `/model_weights`, beside the attributes `model_config` and `training_config`
+//! and the group `/optimizer_weights`. Source: `keras/engine/topology.py` (Keras 1 and 2),
+//! `keras/src/legacy/saving/legacy_h5_format.py`.
 
 use hdf5::Group;
 
 use super::hdf5_file::{Attributes, damaged, read_weight};
-use super::{KerasFile, KerasLayer, LayerOrder, PAIRS_ATTRIBUTE};
+use super::{KerasFile, KerasLayer, LayerOrder};
 use crate::array::Budget;
 use crate::error::Result;
+use crate::metadata;
 
 /// Whether `group` lists layers.
 pub(super) fn is_weight_group(group: &Group) -> Result<bool> {
@@ -34,11 +34,12 @@ pub(super) fn read_weights(root: &Group, budget: &mut Budget) -> Result<KerasFil
         backend: attributes.string("backend")?,
         keras_version: attributes.string("keras_version")?,
         config: None,
-        pairs: pairs(&attributes)?,
+        text: attributes.string(metadata::KEY)?,
     })
 }
 
-/// Reads a file that holds a whole model. Keras 1 states its version at the root only, later ones here and there.
+/// Reads a file that holds a whole model. Keras 1 states its version at the root only, later ones
+/// here and there.
 pub(super) fn read_whole_model(root: &Group, budget: &mut Budget) -> Result<KerasFile> {
     let attributes = Attributes::of(root)?;
     let file = read_weights(&root.group("model_weights").map_err(damaged)?, budget)?;
@@ -51,17 +52,9 @@ pub(super) fn read_whole_model(root: &Group, budget: &mut Budget) -> Result<Kera
         backend: attributes.string("backend")?.or(file.backend),
         keras_version: attributes.string("keras_version")?.or(file.keras_version),
         config,
-        pairs: pairs(&attributes)?,
+        text: attributes.string(metadata::KEY)?,
         ..file
     })
-}
-
-/// What a file of ours says beside what Keras reads: a JSON object in the root's attribute `ror`.
-fn pairs(attributes: &Attributes) -> Result<BTreeMap<String, String>> {
-    attributes
-        .string(PAIRS_ATTRIBUTE)?
-        .map_or(Ok(BTreeMap::new()), |json| serde_json::from_str(&json))
-        .map_err(|e| damaged(format_args!("attribute `{PAIRS_ATTRIBUTE}`: {e}")))
 }
 
 fn read_layer(parent: &Group, name: String, budget: &mut Budget) -> Result<KerasLayer> {

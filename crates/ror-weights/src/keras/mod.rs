@@ -3,14 +3,16 @@
 mod archive;
 mod config;
 mod describe;
+mod export;
+mod graph;
 mod hdf5_file;
 mod import;
+mod keras_order;
 mod layers;
 mod layers_group;
 mod legacy;
 mod names;
-
-use std::collections::BTreeMap;
+mod place;
 
 use hdf5::File;
 use serde_json::Value;
@@ -19,6 +21,7 @@ use crate::array::{Array, Budget};
 use crate::error::{ErrorKind, Result};
 
 pub(crate) use archive::{is_keras, read as read_archive};
+pub(crate) use export::export;
 pub(crate) use import::import;
 
 /// The content of a Keras file, without optimizer state.
@@ -31,15 +34,12 @@ pub(crate) struct KerasFile {
     pub(crate) keras_version: Option<String>,
     /// The model's `config`, in whole-model files.
     pub(crate) config: Option<Value>,
-    /// What we add in files that we write: description and metadata.
-    pub(crate) pairs: BTreeMap<String, String>,
+    /// What files of ours say of themselves: the text of [`metadata`](crate::metadata).
+    pub(crate) text: Option<String>,
 }
 
-/// The root's attribute that holds [`KerasFile::pairs`].
-const PAIRS_ATTRIBUTE: &str = "ror";
-
-/// One layer and its weights, in Keras's order. Layers without weights are kept: their names tell dropout and
-/// activations.
+/// One layer and its weights, in Keras's order. Layers without weights are kept: their names tell
+/// dropout and activations.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KerasLayer {
     /// The layer's own name; its group's name where the file does not have the own one.

@@ -3,7 +3,8 @@
 use super::layers::WeightedLayer;
 use crate::error::{ErrorKind, Result};
 
-/// The name that the layer at `path` has in exported files. Keras takes no `.` for granted in names.
+/// The name that the layer at `path` has in exported files. Keras takes no `.` for granted in
+/// names.
 pub(super) fn keras_name(path: &str) -> String {
     path.replace('.', "_")
 }
@@ -25,8 +26,8 @@ pub(super) struct OrderCheck {
 }
 
 impl OrderCheck {
-    /// Checks that `layer` may stand at `path`: numbers, which Keras gives in order of creation, rise, and the
-    /// shortcuts that the reference names are where it has them.
+    /// Checks that `layer` may stand at `path`: numbers, which Keras gives in order of creation,
+    /// rise, and the shortcuts that the reference names are where it has them.
     pub(super) fn check(&mut self, layer: &WeightedLayer, path: &str) -> Result<()> {
         let misplaced = |reason: String| {
             ErrorKind::Architecture(format!(

@@ -1,11 +1,13 @@
-//! The format before torch 1.6: five pickles (a magic number, a version, facts on the machine, the state dict,
-//! the storages' keys), then each storage as an int64 count of its elements and their bytes.
+//! The format before torch 1.6: five pickles (a magic number, a version, facts on the machine, the
+//! state dict, the storages' keys), then each storage as an int64 count of its elements and their
+//! bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::damaged;
 use super::pickle::{Pickle, Value};
-use super::state_dict::{self, Storages};
+use super::state_dict;
+use super::view::{self, Storages};
 use crate::array::Budget;
 use crate::error::Result;
 use crate::named::NamedFile;
@@ -49,7 +51,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
         )));
     };
 
-    let sizes = state_dict::element_sizes(&state)?;
+    let sizes = view::element_sizes(&state)?;
     let mut storages = HashMap::new();
     for &key in keys_list {
         let key = keys

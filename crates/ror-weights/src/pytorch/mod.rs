@@ -1,11 +1,14 @@
-//! PyTorch state dicts: `torch.save(model.state_dict(), path)`, in the zip format and in the older one.
+//! PyTorch state dicts: `torch.save(model.state_dict(), path)`, in the zip format and in the older
+//! one.
 //!
 //! Both hold a pickle whose tensors point at storages outside it. Source: `torch/serialization.py`,
 //! `torch/_utils.py`.
 
 mod legacy;
+mod machine;
 mod pickle;
 mod state_dict;
+mod view;
 mod zipped;
 
 pub(crate) use legacy::{is_legacy, read as read_legacy};

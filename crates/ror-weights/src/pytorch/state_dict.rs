@@ -1,17 +1,10 @@
 //! From a pickled state dict and its storages to named arrays.
 
-use std::collections::HashMap;
-
 use super::damaged;
 use super::pickle::{Id, Pickle, Value};
-use crate::array::{Array, Budget, Element};
+use super::view::{Storages, View};
+use crate::array::{Array, Budget};
 use crate::error::{ErrorKind, Result};
-
-/// Where the tensors' bytes are.
-pub(super) trait Storages {
-    /// The bytes of the storage `key`.
-    fn get(&mut self, key: &str) -> Result<Option<&[u8]>>;
-}
 
 /// Reads the floating-point tensors, in the dictionary's order.
 ///
@@ -49,27 +42,6 @@ pub(super) fn read(
     Ok(arrays)
 }
 
-/// Bytes per element of each storage.
-pub(super) fn element_sizes(pickle: &Pickle) -> Result<HashMap<&str, usize>> {
-    pickle
-        .values()
-        .filter_map(|value| match value {
-            Value::Persistent(id) => Some(*id),
-            _ => None,
-        })
-        .map(|id| {
-            let storage = Storage::of(pickle, id)?;
-            let size = storage.kind.size().ok_or_else(|| {
-                damaged(format_args!(
-                    "storage {} is a `{}`",
-                    storage.key, storage.class
-                ))
-            })?;
-            Ok((storage.key, size))
-        })
-        .collect()
-}
-
 fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)]> {
     let root = match pickle.root() {
         Value::Dict(items) => items,
@@ -99,212 +71,6 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)]> {
     }
 }
 
-/// What a storage's elements are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Float(Element),
-    /// Not weights, but bytes that have to be stepped over.
-    Other(usize),
-    Unknown,
-}
-
-impl Kind {
-    /// Of a storage class of module `torch`.
-    fn of(class: &str) -> Self {
-        match class.strip_prefix("torch.").unwrap_or(class) {
-            "FloatStorage" => Self::Float(Element::F32),
-            "DoubleStorage" => Self::Float(Element::F64),
-            "HalfStorage" => Self::Float(Element::F16),
-            "BFloat16Storage" => Self::Float(Element::BF16),
-            "LongStorage" | "ComplexFloatStorage" => Self::Other(8),
-            "IntStorage" => Self::Other(4),
-            "ShortStorage" => Self::Other(2),
-            "ByteStorage" | "CharStorage" | "BoolStorage" | "storage.UntypedStorage" => {
-                Self::Other(1)
-            }
-            "ComplexDoubleStorage" => Self::Other(16),
-            _ => Self::Unknown,
-        }
-    }
-
-    fn size(self) -> Option<usize> {
-        match self {
-            Self::Float(element) => Some(element.size()),
-            Self::Other(size) => Some(size),
-            Self::Unknown => None,
-        }
-    }
-}
-
-/// A reference to a storage: `("storage", class, key, location, count[, view])`.
-struct Storage<'a> {
-    class: &'a str,
-    kind: Kind,
-    key: &'a str,
-}
-
-impl<'a> Storage<'a> {
-    fn of(pickle: &'a Pickle, persistent_id: Id) -> Result<Self> {
-        let fields = || {
-            let &[tag, class, key, ..] = pickle.tuple(persistent_id)? else {
-                return None;
-            };
-            (pickle.str(tag)? == "storage").then_some(())?;
-            Some((pickle.global(class)?, pickle.str(key)?))
-        };
-        let (class, key) =
-            fields().ok_or_else(|| damaged("a reference to something that is no storage"))?;
-        Ok(Self {
-            class,
-            kind: Kind::of(class),
-            key,
-        })
-    }
-}
-
-/// A tensor: a strided view of a storage, in elements.
-struct View<'a> {
-    storage: Storage<'a>,
-    offset: usize,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-}
-
-impl<'a> View<'a> {
-    /// Reads the call that would rebuild the tensor or parameter `name`.
-    fn of(pickle: &'a Pickle, name: &str, value: Id) -> Result<Self> {
-        let not_tensor = |what: &str| ErrorKind::Tensor {
-            tensor: name.to_owned(),
-            expected: "a tensor".to_owned(),
-            found: what.to_owned(),
-        };
-        let &Value::Call { callable, args } = pickle.get(value) else {
-            return Err(not_tensor(pickle.get(value).kind()));
-        };
-        let args = pickle.tuple(args).unwrap_or_default();
-        match (pickle.global(callable), args) {
-            // (tensor, requires_grad, hooks[, state]); parameters do not nest.
-            (
-                Some(
-                    "torch._utils._rebuild_parameter"
-                    | "torch._utils._rebuild_parameter_with_state",
-                ),
-                &[inner, ..],
-            ) if matches!(pickle.get(inner), Value::Call { callable, .. }
-                    if pickle.global(*callable).is_some_and(|c| c.starts_with("torch._utils._rebuild_tensor"))) =>
-            {
-                Self::of(pickle, name, inner)
-            }
-            (
-                Some("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor"),
-                &[storage, offset, shape, strides, ..],
-            ) => {
-                let sizes = |id: Id| -> Option<Vec<usize>> {
-                    pickle.tuple(id)?.iter().map(|&d| pickle.usize(d)).collect()
-                };
-                let fields = || Some((pickle.usize(offset)?, sizes(shape)?, sizes(strides)?));
-                let (offset, shape, strides) = fields()
-                    .filter(|(_, shape, strides)| shape.len() == strides.len())
-                    .ok_or_else(|| damaged(format_args!("tensor `{name}` has no valid shape")))?;
-                let &Value::Persistent(id) = pickle.get(storage) else {
-                    return Err(damaged(format_args!("tensor `{name}` has no storage")));
-                };
-                Ok(Self {
-                    storage: Storage::of(pickle, id)?,
-                    offset,
-                    shape,
-                    strides,
-                })
-            }
-            (Some(other), _) => Err(not_tensor(&format!("the result of `{other}`"))),
-            (None, _) => Err(not_tensor("an object")),
-        }
-    }
-
-    /// Collects the view's elements in row-major order.
-    fn read(self, name: &str, storages: &mut impl Storages, budget: &mut Budget) -> Result<Array> {
-        let Kind::Float(element) = self.storage.kind else {
-            return Err(ErrorKind::Tensor {
-                tensor: name.to_owned(),
-                expected: "floating-point values".to_owned(),
-                found: self.storage.class.to_owned(),
-            });
-        };
-        let key = self.storage.key;
-        let bytes = storages
-            .get(key)?
-            .ok_or_else(|| damaged(format_args!("tensor `{name}`: storage {key} is missing")))?;
-        let len = budget.take_tensor(name, &self.shape)?;
-        let stored = bytes.len() / element.size();
-        if len > 0 && self.last_element().is_none_or(|last| last >= stored) {
-            return Err(ErrorKind::Tensor {
-                tensor: name.to_owned(),
-                expected: format!(
-                    "a storage of at least the elements of shape {:?}",
-                    self.shape
-                ),
-                found: format!("{stored} elements"),
-            });
-        }
-        let data = if len == 0 {
-            Vec::new()
-        } else if self.is_contiguous() {
-            let start = self.offset * element.size();
-            element.decode(&bytes[start..start + len * element.size()])
-        } else {
-            // Gathered as bytes first, so that a small view of a large storage costs what the view does.
-            let size = element.size();
-            let gathered: Vec<u8> = self
-                .offsets(len)
-                .flat_map(|at| &bytes[at * size..(at + 1) * size])
-                .copied()
-                .collect();
-            element.decode(&gathered)
-        };
-        Array::new(name.to_owned(), self.shape, data)
-    }
-
-    /// The storage position of the view's last element, in a view that has elements.
-    fn last_element(&self) -> Option<usize> {
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .try_fold(self.offset, |at, (&d, &s)| {
-                at.checked_add(d.checked_sub(1)?.checked_mul(s)?)
-            })
-    }
-
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
-        self.shape.iter().zip(&self.strides).rev().all(|(&d, &s)| {
-            let fits = d == 1 || s == expected;
-            expected *= d;
-            fits
-        })
-    }
-
-    /// The storage positions of the view's `len` elements, in row-major order.
-    fn offsets(&self, len: usize) -> impl Iterator<Item = usize> {
-        let mut index = vec![0; self.shape.len()];
-        (0..len).map(move |_| {
-            let at = self.offset
-                + index
-                    .iter()
-                    .zip(&self.strides)
-                    .map(|(i, s)| i * s)
-                    .sum::<usize>();
-            for (i, &d) in index.iter_mut().zip(&self.shape).rev() {
-                *i += 1;
-                if *i < d {
-                    break;
-                }
-                *i = 0;
-            }
-            at
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,7 +83,8 @@ mod tests {
         }
     }
 
-    /// Pickles `_rebuild_tensor_v2(storage 0 of `class`, offset, shape, strides, False, OrderedDict())`.
+    /// Pickles `_rebuild_tensor_v2(storage 0 of `class`, offset, shape, strides, False,
+    /// OrderedDict())`.
     fn tensor(class: &str, offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
         let ints = |items: &[u8]| {
             [

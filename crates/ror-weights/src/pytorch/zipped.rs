@@ -1,10 +1,12 @@
-//! The zip format (torch 1.6 and later): `<name>/data.pkl`, and each storage as `<name>/data/<key>`.
+//! The zip format (torch 1.6 and later): `<name>/data.pkl`, and each storage as
+//! `<name>/data/<key>`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::damaged;
 use super::pickle::Pickle;
-use super::state_dict::{self, Storages};
+use super::state_dict;
+use super::view::Storages;
 use crate::archive::Archive;
 use crate::array::Budget;
 use crate::error::{ErrorKind, Result};
