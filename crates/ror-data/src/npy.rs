@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
+use atomic_write_file::AtomicWriteFile;
+
 use crate::error::{At, Error, ErrorKind, Result};
 use header::{DType, Header};
 
@@ -149,35 +151,16 @@ pub fn write(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Result<()
             },
         ));
     }
-    replace(path, |file| {
+    let write = || -> std::io::Result<()> {
+        let mut file = AtomicWriteFile::open(path)?;
         file.write_all(&header.to_bytes())?;
         for block in data.chunks(4096) {
             let bytes: Vec<u8> = block.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;
         }
-        Ok(())
-    })
-    .at(path)
-}
-
-/// Writes a file beside `path` and renames it to `path` when all of it is on the disk.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
+        file.commit()
     };
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; this one is to have an ordinary file's mode.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    write(file.as_file_mut())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    write().at(path)
 }
 
 #[cfg(test)]
