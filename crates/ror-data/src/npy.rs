@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
+use atomicwrites::{AllowOverwrite, AtomicFile};
+
 use crate::error::{At, Error, ErrorKind, Result};
 use header::{DType, Header};
 
@@ -149,35 +151,15 @@ pub fn write(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Result<()
             },
         ));
     }
-    replace(path, |file| {
+    let written = AtomicFile::new(path, AllowOverwrite).write(|file| {
         file.write_all(&header.to_bytes())?;
         for block in data.chunks(4096) {
             let bytes: Vec<u8> = block.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;
         }
         Ok(())
-    })
-    .at(path)
-}
-
-/// Writes a file beside `path` and renames it to `path` when all of it is on the disk.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; this one is to have an ordinary file's mode.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    write(file.as_file_mut())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    });
+    written.map_err(std::io::Error::from).at(path)
 }
 
 #[cfg(test)]
