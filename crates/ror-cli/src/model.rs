@@ -54,7 +54,11 @@ impl ModelOptions {
     }
 
     fn description(&self, name: &str) -> Result<Description> {
-        let mut d = Description::preset(name)?;
+        self.change(Description::preset(name)?)
+    }
+
+    /// A description with these changes.
+    pub(crate) fn change(&self, mut d: Description) -> Result<Description> {
         if let Some(levels) = self.levels {
             d = d.with_levels(levels);
         }
@@ -88,7 +92,7 @@ impl From<Kind> for ShortcutKind {
 }
 
 /// Which weights, and how to read them.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WeightsOptions {
     /// The model, where the file is not to decide; a contradiction is an error
     #[arg(long, value_name = "MODEL")]
