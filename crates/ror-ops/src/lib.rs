@@ -1,1 +1,2 @@
 //! ror-ops
+pub mod kernels;

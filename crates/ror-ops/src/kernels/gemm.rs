@@ -1,0 +1,217 @@
+//! The matrix product under every convolution: rows of inputs times a panel of packed weights.
+//!
+//! `C[row][o] = sum over k of A[row][k] * B[k][o]` for up to [`Isa::panel`](super::Isa) output channels `o`. A is
+//! read where it lies: as runs of consecutive `k` ([`Walk`]) with rows a fixed step apart, which covers
+//! transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
+//!
+//! The register tile is `MR` rows by two vectors: with `MR` = 12 and AVX-512 a step of `k` costs 12 cycles of
+//! multiply-adds and 7 of loads.
+
+use super::blocked::{Block, LANES, as_flat_mut, blocks};
+use super::simd::{Isa, Kernel, Simd};
+
+/// How the rows of A lie in memory.
+pub(super) trait Walk: Copy {
+    /// Floats from a row to the next.
+    const STEP: usize;
+    /// Runs of consecutive `k`.
+    fn runs(&self) -> usize;
+    /// Length of each run.
+    fn depth(&self) -> usize;
+    /// Where run `i` of row 0 starts.
+    ///
+    /// # Safety
+    /// `i < runs()`, and the memory behind the walk is alive.
+    unsafe fn run(&self, i: usize) -> *const f32;
+}
+
+/// Rows one block apart, runs of 16 channels a fixed distance apart.
+#[derive(Clone, Copy)]
+pub(super) struct Blocked {
+    pub a: *const f32,
+    /// Floats between blocks of channels.
+    pub stride: usize,
+    pub blocks: usize,
+}
+
+impl Walk for Blocked {
+    const STEP: usize = LANES;
+    #[inline(always)]
+    fn runs(&self) -> usize {
+        self.blocks
+    }
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        LANES
+    }
+    #[inline(always)]
+    unsafe fn run(&self, i: usize) -> *const f32 {
+        // SAFETY: the caller keeps `i` below the number of runs, which all lie in the same allocation.
+        unsafe { self.a.add(i * self.stride) }
+    }
+}
+
+/// Rows `STEP` floats apart, short runs at listed offsets: the taps of a filter over plain image rows.
+#[derive(Clone, Copy)]
+pub(super) struct Taps<'a, const STEP: usize> {
+    pub a: *const f32,
+    pub offsets: &'a [usize],
+    pub depth: usize,
+}
+
+impl<const STEP: usize> Walk for Taps<'_, STEP> {
+    const STEP: usize = STEP;
+    #[inline(always)]
+    fn runs(&self) -> usize {
+        self.offsets.len()
+    }
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.depth
+    }
+    #[inline(always)]
+    unsafe fn run(&self, i: usize) -> *const f32 {
+        // SAFETY: the caller keeps `i` below the number of runs, which all lie in the same allocation.
+        unsafe { self.a.add(*self.offsets.get_unchecked(i)) }
+    }
+}
+
+/// One panel's product.
+pub(super) struct Product<W> {
+    pub walk: W,
+    pub rows: usize,
+    /// `[runs * depth][width]`.
+    pub b: *const f32,
+    /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
+    pub width: usize,
+    /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
+    pub c: *mut f32,
+    pub c_stride: usize,
+}
+
+impl<W: Walk> Kernel for Product<W> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passes on the contract.
+        unsafe {
+            if S::LANES == 16 && self.width == 16 {
+                self.vectors::<S, 1>();
+            } else {
+                self.vectors::<S, 2>();
+            }
+        }
+    }
+}
+
+impl<W: Walk> Product<W> {
+    /// Splits the rows into groups of nearly equal size.
+    #[inline(always)]
+    unsafe fn vectors<S: Simd, const NV: usize>(&self) {
+        let groups = self.rows.div_ceil(S::MAX_ROWS);
+        let mut row = 0;
+        for group in 0..groups {
+            let rows = (self.rows - row).div_ceil(groups - group);
+            macro_rules! with_rows {
+                ($($mr:literal)*) => {
+                    match rows {
+                        // SAFETY: `row + rows` is at most `self.rows`.
+                        $($mr if $mr <= S::MAX_ROWS => unsafe { self.tile::<S, $mr, NV>(row) },)*
+                        _ => {}
+                    }
+                };
+            }
+            with_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            row += rows;
+        }
+    }
+
+    /// The register tile: `MR` rows times `NV` vectors over the whole of `k`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
+        // SAFETY: rows and columns lie within A, B and C as the fields say.
+        unsafe {
+            let mut acc = [[S::splat(0.0); NV]; MR];
+            let mut b = self.b;
+            for run in 0..self.walk.runs() {
+                let mut a = self.walk.run(run).add(row * W::STEP);
+                for _ in 0..self.walk.depth() {
+                    let mut weights = [S::splat(0.0); NV];
+                    for (j, weight) in weights.iter_mut().enumerate() {
+                        *weight = S::load(b.add(j * S::LANES));
+                    }
+                    for (m, acc) in acc.iter_mut().enumerate() {
+                        let x = S::splat(*a.add(m * W::STEP));
+                        for (acc, &weight) in acc.iter_mut().zip(&weights) {
+                            *acc = S::mul_add(x, weight, *acc);
+                        }
+                    }
+                    a = a.add(1);
+                    b = b.add(NV * S::LANES);
+                }
+            }
+            for (m, acc) in acc.iter().enumerate() {
+                for (j, &acc) in acc.iter().enumerate() {
+                    let lane = j * S::LANES;
+                    let c = self.c.add(lane / LANES * self.c_stride + (row + m) * LANES + lane % LANES);
+                    S::store(c, acc);
+                }
+            }
+        }
+    }
+}
+
+/// Weights packed for [`Product`]: panels of output channels, each `[planes][k][width]`.
+#[derive(Clone)]
+pub(super) struct Panels {
+    data: Vec<Block>,
+    /// Output channels in a full panel; the last may be narrower.
+    panel: usize,
+    planes: usize,
+    /// Rows of a plane.
+    k: usize,
+    out_blocks: usize,
+}
+
+impl Panels {
+    /// All zeros: `planes` matrices of `k` rows and `channels` columns.
+    pub(super) fn zeroed(isa: Isa, planes: usize, k: usize, channels: usize) -> Self {
+        let out_blocks = blocks(channels);
+        Self { data: vec![Block::ZERO; planes * k * out_blocks], panel: isa.panel(), planes, k, out_blocks }
+    }
+
+    /// Sets row `k`, column `o` of a plane.
+    pub(super) fn set(&mut self, plane: usize, k: usize, o: usize, weight: f32) {
+        debug_assert!(plane < self.planes && k < self.k);
+        let panel = o / self.panel;
+        let (first, width) = self.columns(panel);
+        let start = (first * self.planes * LANES + plane * width) * self.k;
+        as_flat_mut(&mut self.data)[start + k * width + o % self.panel] = weight;
+    }
+
+    /// Number of panels.
+    pub(super) fn count(&self) -> usize {
+        (self.out_blocks * LANES).div_ceil(self.panel)
+    }
+
+    /// First block of output channels and number of channels of panel `i`.
+    pub(super) fn columns(&self, i: usize) -> (usize, usize) {
+        let first = i * self.panel;
+        (first / LANES, self.panel.min(self.out_blocks * LANES - first))
+    }
+
+    /// Where `plane` of panel `i` starts.
+    ///
+    /// # Panics
+    /// If there is no such panel or plane.
+    pub(super) fn plane(&self, i: usize, plane: usize) -> *const f32 {
+        let (first, width) = self.columns(i);
+        let start = (first * self.planes + plane * width / LANES) * self.k;
+        self.data[start..start + width / LANES * self.k].as_ptr().cast()
+    }
+
+    /// Memory that the weights take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.data.as_slice())
+    }
+}
