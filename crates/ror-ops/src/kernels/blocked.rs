@@ -190,7 +190,7 @@ pub fn normalise_u8(dims: Dims, src: &[u8], scale: &[f32], shift: &[f32], dst: &
     Ok(())
 }
 
-fn check_affine(channels: usize, scale: &[f32], shift: &[f32]) -> Result<()> {
+pub(super) fn check_affine(channels: usize, scale: &[f32], shift: &[f32]) -> Result<()> {
     check_len("scale", channels, scale.len())?;
     check_len("shift", channels, shift.len())?;
     check_finite("scale", scale)?;

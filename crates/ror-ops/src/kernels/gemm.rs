@@ -1,7 +1,7 @@
 //! The matrix product under every convolution: rows of inputs times a panel of packed weights.
 //!
 //! `C[row][o] = sum over k of A[row][k] * B[k][o]` for up to [`Isa::panel`](super::Isa) output channels `o`. A is
-//! read where it lies: as runs of consecutive `k` ([`Walk`]) with rows a fixed step apart, which covers
+//! read where it lies, as a [`Walk`] of runs of consecutive `k` with rows a fixed step apart, which covers
 //! transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
 //!
 //! The register tile is `MR` rows by two vectors: with `MR` = 12 and AVX-512 a step of `k` costs 12 cycles of
@@ -10,75 +10,23 @@
 use super::blocked::{Block, LANES, as_flat_mut, blocks};
 use super::simd::{Isa, Kernel, Simd};
 
-/// How the rows of A lie in memory.
-pub(super) trait Walk: Copy {
-    /// Floats from a row to the next.
-    const STEP: usize;
-    /// Runs of consecutive `k`.
-    fn runs(&self) -> usize;
-    /// Length of each run.
-    fn depth(&self) -> usize;
-    /// Where run `i` of row 0 starts.
-    ///
-    /// # Safety
-    /// `i < runs()`, and the memory behind the walk is alive.
-    unsafe fn run(&self, i: usize) -> *const f32;
-}
-
-/// Rows one block apart, runs of 16 channels a fixed distance apart.
+/// How the rows of A lie in memory: `STEP` floats apart, each row in runs of consecutive `k`.
+///
+/// `STEP` is 16 for pixels or tiles of the blocked layout, and the stride of the convolution for a plain image.
 #[derive(Clone, Copy)]
-pub(super) struct Blocked {
+pub(super) struct Walk<const STEP: usize> {
+    /// Run 0 of row 0.
     pub a: *const f32,
-    /// Floats between blocks of channels.
+    /// Floats from a run to the next.
     pub stride: usize,
-    pub blocks: usize,
-}
-
-impl Walk for Blocked {
-    const STEP: usize = LANES;
-    #[inline(always)]
-    fn runs(&self) -> usize {
-        self.blocks
-    }
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        LANES
-    }
-    #[inline(always)]
-    unsafe fn run(&self, i: usize) -> *const f32 {
-        // SAFETY: the caller keeps `i` below the number of runs, which all lie in the same allocation.
-        unsafe { self.a.add(i * self.stride) }
-    }
-}
-
-/// Rows `STEP` floats apart, short runs at listed offsets: the taps of a filter over plain image rows.
-#[derive(Clone, Copy)]
-pub(super) struct Taps<'a, const STEP: usize> {
-    pub a: *const f32,
-    pub offsets: &'a [usize],
+    pub runs: usize,
+    /// Length of a run.
     pub depth: usize,
 }
 
-impl<const STEP: usize> Walk for Taps<'_, STEP> {
-    const STEP: usize = STEP;
-    #[inline(always)]
-    fn runs(&self) -> usize {
-        self.offsets.len()
-    }
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        self.depth
-    }
-    #[inline(always)]
-    unsafe fn run(&self, i: usize) -> *const f32 {
-        // SAFETY: the caller keeps `i` below the number of runs, which all lie in the same allocation.
-        unsafe { self.a.add(*self.offsets.get_unchecked(i)) }
-    }
-}
-
 /// One panel's product.
-pub(super) struct Product<W> {
-    pub walk: W,
+pub(super) struct Product<const STEP: usize> {
+    pub walk: Walk<STEP>,
     pub rows: usize,
     /// `[runs * depth][width]`.
     pub b: *const f32,
@@ -89,7 +37,7 @@ pub(super) struct Product<W> {
     pub c_stride: usize,
 }
 
-impl<W: Walk> Kernel for Product<W> {
+impl<const STEP: usize> Kernel for Product<STEP> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
@@ -104,7 +52,7 @@ impl<W: Walk> Kernel for Product<W> {
     }
 }
 
-impl<W: Walk> Product<W> {
+impl<const STEP: usize> Product<STEP> {
     /// Splits the rows into groups of nearly equal size.
     #[inline(always)]
     unsafe fn vectors<S: Simd, const NV: usize>(&self) {
@@ -133,15 +81,15 @@ impl<W: Walk> Product<W> {
         unsafe {
             let mut acc = [[S::splat(0.0); NV]; MR];
             let mut b = self.b;
-            for run in 0..self.walk.runs() {
-                let mut a = self.walk.run(run).add(row * W::STEP);
-                for _ in 0..self.walk.depth() {
+            for run in 0..self.walk.runs {
+                let mut a = self.walk.a.add(run * self.walk.stride + row * STEP);
+                for _ in 0..self.walk.depth {
                     let mut weights = [S::splat(0.0); NV];
                     for (j, weight) in weights.iter_mut().enumerate() {
                         *weight = S::load(b.add(j * S::LANES));
                     }
                     for (m, acc) in acc.iter_mut().enumerate() {
-                        let x = S::splat(*a.add(m * W::STEP));
+                        let x = S::splat(*a.add(m * STEP));
                         for (acc, &weight) in acc.iter_mut().zip(&weights) {
                             *acc = S::mul_add(x, weight, *acc);
                         }

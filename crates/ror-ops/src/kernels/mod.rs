@@ -1,24 +1,36 @@
-//! Convolution kernels for the CPU on slices, without tensors: the blocked layout and what runs on it.
+//! Kernels for the processor, on slices: convolution and what surrounds it, without tensors or allocation.
+//!
+//! Activations are in the [blocked layout](Block) between a [`Stem`] and a [`Dense`] layer. Weights are packed once
+//! ([`Conv2d::new`]) for an instruction set ([`Isa`]) and an [`Algorithm`]; a call takes its scratch from the caller and
+//! fuses what follows the convolution ([`Fused`], [`Output`]). `run` works on the calling thread, `run_on` splits one
+//! call over a [`Pool`].
+//!
+//! All entry points check shapes and lengths and then hand pointers to kernels that check nothing.
 
-pub mod blocked;
+mod blocked;
+mod conv;
+mod dense;
+mod direct;
 mod epilogue;
 mod error;
 mod gemm;
+mod merge;
+mod pooling;
 mod simd;
+mod stem;
+mod threads;
 mod winograd;
-pub use simd::Isa;
-pub use blocked::*;
-pub use epilogue::*;
-pub use error::*;
 
-#[doc(hidden)]
-pub struct Probe<const M: usize, const T: usize>(winograd::Winograd<M, T>, Vec<Block>);
-impl<const M: usize, const T: usize> Probe<M, T> {
-    pub fn new(isa: Isa, i: usize, o: usize, w: &[f32]) -> Self { Self(winograd::Winograd::new(isa, i, o, w), vec![Block::ZERO; o/16]) }
-    pub fn scratch(&self, n: usize, h: usize, w: usize) -> Vec<Block> { let g = self.0.grid(h, w); vec![Block::ZERO; self.0.scratch(g, n * g.rows)] }
-    pub fn run(&self, n: usize, h: usize, w: usize, x: &[Block], y: &mut [Block], fused: &Fused, scratch: &mut [Block]) {
-        let g = self.0.grid(h, w);
-        let e = epilogue::Epilogue::new(Dims::new(n, self.1.len() * 16, h, w), &self.1, fused, &mut Output::raw(y)).unwrap();
-        unsafe { self.0.run(g, x.as_ptr(), &e, 0..n * g.rows, 0..self.0.panels().count(), scratch) }
-    }
-}
+pub use blocked::{
+    Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8, to_blocked,
+    to_blocked_u8,
+};
+pub use conv::{Algorithm, Conv2d, Geometry};
+pub use dense::Dense;
+pub use epilogue::{Fused, MAX_TERMS, Output, Preact, Source, Term};
+pub use error::{KernelError, Result};
+pub use merge::{merge, pad_shortcut};
+pub use pooling::{MaxPool, global_average_pool};
+pub use simd::Isa;
+pub use stem::{Plain, Stem};
+pub use threads::Pool;

@@ -23,7 +23,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
-    const MAX_ROWS: usize = 14;
+    const MAX_ROWS: usize = 10;
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::blocked::{Block, LANES, blocks};
 use super::epilogue::Epilogue;
-use super::gemm::{Blocked, Panels, Product};
+use super::gemm::{Panels, Product, Walk};
 use super::simd::Isa;
 use tiles::{InputRow, OutputRow};
 
@@ -41,7 +41,7 @@ pub(super) struct Grid {
 }
 
 /// How much of the second-level cache a block of tiles may take, in blocks of 16 floats.
-const CACHE: usize = 640 * 1024 / 64;
+const CACHE: usize = 320 * 1024 / 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Transforms and packs weights `[out][in][3][3]`.
@@ -64,19 +64,17 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         Grid { h, w, rows: h.div_ceil(M), cols: w.div_ceil(M) }
     }
 
-    /// Rows of tiles that go through the three passes together.
-    fn block_rows(&self, grid: Grid, rows: usize) -> usize {
+    /// The most rows of tiles that go through the three passes together: enough tiles to use each weight often, but
+    /// within the cache.
+    fn most_rows(&self, grid: Grid) -> usize {
         let per_tile = T * T * (self.in_blocks + self.isa.panel() / LANES);
-        // Enough tiles to use each weight often, but within the cache.
         let tiles = (CACHE / per_tile).clamp(16, 128);
-        let most = (tiles / grid.cols).max(1).min(rows.max(1));
-        rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+        (tiles / grid.cols).max(1)
     }
 
-    /// Blocks of scratch that [`Self::run`] needs for `rows` rows of tiles.
+    /// Blocks of scratch that [`Self::run`] needs for `rows` rows of tiles, or fewer.
     pub(super) fn scratch(&self, grid: Grid, rows: usize) -> usize {
-        let tiles = self.block_rows(grid, rows) * grid.cols;
-        let (v, p) = self.planes(tiles);
+        let (v, p) = self.planes(self.most_rows(grid).min(rows) * grid.cols);
         T * T * (v + p) + (grid.cols * M + 2) * T
     }
 
@@ -99,9 +97,12 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         panels: Range<usize>,
         scratch: &mut [Block],
     ) {
-        let step = self.block_rows(grid, rows.len());
-        let tiles = step * grid.cols;
-        let (v_plane, p_plane) = self.planes(tiles);
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        // Blocks of nearly equal size.
+        let step = rows.len().div_ceil(rows.len().div_ceil(self.most_rows(grid)));
+        let (v_plane, p_plane) = self.planes(step * grid.cols);
         let (v, rest) = scratch.split_at_mut(T * T * v_plane);
         let (p, columns) = rest.split_at_mut(T * T * p_plane);
         let (v, p): (*mut f32, *mut f32) = (v.as_mut_ptr().cast(), p.as_mut_ptr().cast());
@@ -137,10 +138,11 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                     // SAFETY: V, U and P hold `count` tiles of that plane.
                     unsafe {
                         self.isa.dispatch(Product {
-                            walk: Blocked {
+                            walk: Walk::<LANES> {
                                 a: v.add(plane * v_plane),
                                 stride: count * LANES,
-                                blocks: self.in_blocks,
+                                runs: self.in_blocks,
+                                depth: LANES,
                             },
                             rows: count,
                             b: self.panels.plane(panel, plane),
