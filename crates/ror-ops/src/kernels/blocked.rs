@@ -81,12 +81,18 @@ pub fn channel_blocks(values: &[f32]) -> Vec<Block> {
 /// A slice whose length is not that of `dims`.
 pub fn to_blocked(dims: Dims, src: &[f32], dst: &mut [Block]) -> Result<()> {
     check_len("plain tensor", dims.plain_len("plain tensor")?, src.len())?;
-    check_len("blocked tensor", dims.block_len("blocked tensor")?, dst.len())?;
+    check_len(
+        "blocked tensor",
+        dims.block_len("blocked tensor")?,
+        dst.len(),
+    )?;
     let pixels = dims.pixels();
     if src.is_empty() {
         return Ok(());
     }
-    let images = src.chunks_exact(dims.c * pixels).zip(dst.chunks_exact_mut(blocks(dims.c) * pixels));
+    let images = src
+        .chunks_exact(dims.c * pixels)
+        .zip(dst.chunks_exact_mut(blocks(dims.c) * pixels));
     for (src, dst) in images {
         for (planes, dst) in src.chunks(LANES * pixels).zip(dst.chunks_exact_mut(pixels)) {
             interleave(planes, pixels, dst);
@@ -117,13 +123,19 @@ fn interleave(planes: &[f32], pixels: usize, dst: &mut [Block]) {
 /// # Errors
 /// A slice whose length is not that of `dims`.
 pub fn from_blocked(dims: Dims, src: &[Block], dst: &mut [f32]) -> Result<()> {
-    check_len("blocked tensor", dims.block_len("blocked tensor")?, src.len())?;
+    check_len(
+        "blocked tensor",
+        dims.block_len("blocked tensor")?,
+        src.len(),
+    )?;
     check_len("plain tensor", dims.plain_len("plain tensor")?, dst.len())?;
     let pixels = dims.pixels();
     if dst.is_empty() {
         return Ok(());
     }
-    let images = dst.chunks_exact_mut(dims.c * pixels).zip(src.chunks_exact(blocks(dims.c) * pixels));
+    let images = dst
+        .chunks_exact_mut(dims.c * pixels)
+        .zip(src.chunks_exact(blocks(dims.c) * pixels));
     for (dst, src) in images {
         for (planes, src) in dst.chunks_mut(LANES * pixels).zip(src.chunks_exact(pixels)) {
             for (lane, plane) in planes.chunks_exact_mut(pixels).enumerate() {
@@ -143,15 +155,27 @@ pub fn from_blocked(dims: Dims, src: &[Block], dst: &mut [f32]) -> Result<()> {
 ///
 /// # Errors
 /// A slice whose length is not that of `dims`; a scale or shift that is not finite.
-pub fn to_blocked_u8(dims: Dims, src: &[u8], scale: &[f32], shift: &[f32], dst: &mut [Block]) -> Result<()> {
+pub fn to_blocked_u8(
+    dims: Dims,
+    src: &[u8],
+    scale: &[f32],
+    shift: &[f32],
+    dst: &mut [Block],
+) -> Result<()> {
     check_len("8-bit images", dims.plain_len("8-bit images")?, src.len())?;
-    check_len("blocked tensor", dims.block_len("blocked tensor")?, dst.len())?;
+    check_len(
+        "blocked tensor",
+        dims.block_len("blocked tensor")?,
+        dst.len(),
+    )?;
     check_affine(dims.c, scale, shift)?;
     if src.is_empty() {
         return Ok(());
     }
     let pixels = dims.pixels();
-    let images = src.chunks_exact(dims.c * pixels).zip(dst.chunks_exact_mut(blocks(dims.c) * pixels));
+    let images = src
+        .chunks_exact(dims.c * pixels)
+        .zip(dst.chunks_exact_mut(blocks(dims.c) * pixels));
     for (src, dst) in images {
         for (block, dst) in dst.chunks_exact_mut(pixels).enumerate() {
             let first = block * LANES;
@@ -171,7 +195,13 @@ pub fn to_blocked_u8(dims: Dims, src: &[u8], scale: &[f32], shift: &[f32], dst: 
 ///
 /// # Errors
 /// A slice whose length is not that of `dims`; a scale or shift that is not finite.
-pub fn normalise_u8(dims: Dims, src: &[u8], scale: &[f32], shift: &[f32], dst: &mut [f32]) -> Result<()> {
+pub fn normalise_u8(
+    dims: Dims,
+    src: &[u8],
+    scale: &[f32],
+    shift: &[f32],
+    dst: &mut [f32],
+) -> Result<()> {
     let len = dims.plain_len("8-bit images")?;
     check_len("8-bit images", len, src.len())?;
     check_len("plain tensor", len, dst.len())?;
@@ -211,5 +241,8 @@ pub fn as_flat_mut(blocks: &mut [Block]) -> &mut [f32] {
 }
 
 pub(super) fn shape_error(what: &'static str, why: impl Into<String>) -> KernelError {
-    KernelError::Shape { what, why: why.into() }
+    KernelError::Shape {
+        what,
+        why: why.into(),
+    }
 }

@@ -39,27 +39,59 @@ impl Geometry {
         let side = |size: usize, kernel: usize| {
             let padded = product("convolution input", &[self.padding, 2])?.saturating_add(size);
             match padded.checked_sub(kernel) {
-                Some(rest) if size > 0 && kernel > 0 && self.stride > 0 => Ok(rest / self.stride + 1),
-                _ => Err(shape_error("convolution input", format!("{padded} pixels for a kernel of {kernel}"))),
+                Some(rest) if size > 0 && kernel > 0 && self.stride > 0 => {
+                    Ok(rest / self.stride + 1)
+                }
+                _ => Err(shape_error(
+                    "convolution input",
+                    format!("{padded} pixels for a kernel of {kernel}"),
+                )),
             }
         };
-        Ok(Dims { c: self.outputs, h: side(input.h, self.kernel.0)?, w: side(input.w, self.kernel.1)?, ..input })
+        Ok(Dims {
+            c: self.outputs,
+            h: side(input.h, self.kernel.0)?,
+            w: side(input.w, self.kernel.1)?,
+            ..input
+        })
     }
 
     /// Multiply-adds for one image.
     pub fn multiply_adds(&self, h: usize, w: usize) -> Result<usize> {
         let out = self.output(Dims::new(1, self.inputs, h, w))?;
-        product("multiply-adds", &[out.h, out.w, self.inputs, self.outputs, self.kernel.0, self.kernel.1])
+        product(
+            "multiply-adds",
+            &[
+                out.h,
+                out.w,
+                self.inputs,
+                self.outputs,
+                self.kernel.0,
+                self.kernel.1,
+            ],
+        )
     }
 
     /// Checks weights and bias; returns the bias in blocks.
     pub(super) fn check(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<Vec<Block>> {
-        let Self { inputs, outputs, kernel: (kh, kw), stride, .. } = *self;
+        let Self {
+            inputs,
+            outputs,
+            kernel: (kh, kw),
+            stride,
+            ..
+        } = *self;
         if inputs == 0 || outputs == 0 || kh == 0 || kw == 0 || stride == 0 {
-            return Err(shape_error("convolution", format!("a size of zero in {self:?}")));
+            return Err(shape_error(
+                "convolution",
+                format!("a size of zero in {self:?}"),
+            ));
         }
         // The most that any packing takes.
-        let padded = product("weight", &[blocks(inputs) * LANES, blocks(outputs) * LANES, kh * kw])?;
+        let padded = product(
+            "weight",
+            &[blocks(inputs) * LANES, blocks(outputs) * LANES, kh * kw],
+        )?;
         product("weight", &[padded, 4])?;
         check_len("weight", inputs * outputs * kh * kw, weight.len())?;
         check_finite("weight", weight)?;
@@ -103,13 +135,18 @@ impl Algorithm {
     pub fn choose(geometry: &Geometry, images: usize, h: usize, w: usize) -> Self {
         let cost = |algorithm: &Self| algorithm.cost(geometry, images, h, w);
         let all = Self::applicable(geometry).iter();
-        all.min_by(|a, b| cost(a).total_cmp(&cost(b))).copied().unwrap_or(Self::Direct)
+        all.min_by(|a, b| cost(a).total_cmp(&cost(b)))
+            .copied()
+            .unwrap_or(Self::Direct)
     }
 
     /// Cycles of one core, roughly: products at 32 multiply-adds a cycle, or as long as their weights take to
     /// stream from the last-level cache or memory, and the transforms.
     fn cost(self, geometry: &Geometry, images: usize, h: usize, w: usize) -> f64 {
-        let (i, o) = (blocks(geometry.inputs) as f64 * 16.0, blocks(geometry.outputs) as f64 * 16.0);
+        let (i, o) = (
+            blocks(geometry.inputs) as f64 * 16.0,
+            blocks(geometry.outputs) as f64 * 16.0,
+        );
         let tiles = |m: usize| (h.div_ceil(m) * w.div_ceil(m) * images) as f64;
         let (rows, planes, transforms) = match self {
             Self::Winograd4 => (tiles(4), 36.0, 6.0),
@@ -117,7 +154,11 @@ impl Algorithm {
             Self::Direct => {
                 let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
                 let stride = geometry.stride.max(1);
-                ((h.div_ceil(stride) * w.div_ceil(stride) * images) as f64, taps, taps / 16.0)
+                (
+                    (h.div_ceil(stride) * w.div_ceil(stride) * images) as f64,
+                    taps,
+                    taps / 16.0,
+                )
             }
         };
         let bytes = planes * i * o * 4.0;
@@ -171,7 +212,10 @@ impl Conv2d {
     ) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !Algorithm::applicable(&geometry).contains(&algorithm) {
-            return Err(shape_error("convolution", format!("{algorithm:?} cannot compute {geometry:?}")));
+            return Err(shape_error(
+                "convolution",
+                format!("{algorithm:?} cannot compute {geometry:?}"),
+            ));
         }
         let (inputs, outputs) = (geometry.inputs, geometry.outputs);
         let method = match algorithm {
@@ -179,7 +223,11 @@ impl Conv2d {
             Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, inputs, outputs, weight)),
             Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, weight)),
         };
-        Ok(Self { geometry, bias, method })
+        Ok(Self {
+            geometry,
+            bias,
+            method,
+        })
     }
 
     /// The shape it was packed for.
@@ -289,15 +337,24 @@ impl Conv2d {
         let rows = match &self.method {
             Method::Winograd4(m) => m.grid(input.h, input.w).cols * 36,
             Method::Winograd2(m) => m.grid(input.h, input.w).cols * 16,
-            Method::Direct(_) => out.pixels().div_ceil(units) * self.geometry.kernel.0 * self.geometry.kernel.1,
+            Method::Direct(_) => {
+                out.pixels().div_ceil(units) * self.geometry.kernel.0 * self.geometry.kernel.1
+            }
         };
-        let (i, o) = (blocks(self.geometry.inputs) * LANES, blocks(self.geometry.outputs) * LANES);
+        let (i, o) = (
+            blocks(self.geometry.inputs) * LANES,
+            blocks(self.geometry.outputs) * LANES,
+        );
         Split::cheapest(
             input.n * units,
             panels,
             threads,
             // Cycles: 3 to transform or gather 16 channels, 32 multiply-adds, 16 bytes of weights.
-            Costs { input: rows * i / 5, product: rows * i * o / 32 / panels, weights: bytes / 16 / panels },
+            Costs {
+                input: rows * i / 5,
+                product: rows * i * o / 32 / panels,
+                weights: bytes / 16 / panels,
+            },
         )
     }
 
@@ -309,10 +366,17 @@ impl Conv2d {
         output: &mut Output<'_>,
     ) -> Result<(Dims, Dims, Epilogue)> {
         let input = Dims::new(n, self.geometry.inputs, h, w);
-        check_len("convolution input", input.block_len("convolution input")?, x.len())?;
+        check_len(
+            "convolution input",
+            input.block_len("convolution input")?,
+            x.len(),
+        )?;
         let out = self.geometry.output(input)?;
         if fused.pool && !self.can_pool() {
-            return Err(shape_error("convolution", format!("{:?} cannot pool its output", self.algorithm())));
+            return Err(shape_error(
+                "convolution",
+                format!("{:?} cannot pool its output", self.algorithm()),
+            ));
         }
         Ok((input, out, Epilogue::new(out, &self.bias, fused, output)?))
     }
@@ -337,8 +401,22 @@ impl Conv2d {
         // SAFETY: passes on the contract.
         unsafe {
             match &self.method {
-                Method::Winograd4(m) => m.run(m.grid(input.h, input.w), x, epilogue, units, panels, scratch),
-                Method::Winograd2(m) => m.run(m.grid(input.h, input.w), x, epilogue, units, panels, scratch),
+                Method::Winograd4(m) => m.run(
+                    m.grid(input.h, input.w),
+                    x,
+                    epilogue,
+                    units,
+                    panels,
+                    scratch,
+                ),
+                Method::Winograd2(m) => m.run(
+                    m.grid(input.h, input.w),
+                    x,
+                    epilogue,
+                    units,
+                    panels,
+                    scratch,
+                ),
                 Method::Direct(m) => m.run(input, out, x, epilogue, units, panels, scratch),
             }
         }
@@ -377,12 +455,22 @@ struct Costs {
 impl Split {
     /// By rows alone.
     pub(super) fn rows(rows: usize, threads: usize) -> Self {
-        Self { units: rows, panels: 1, unit_parts: threads, panel_parts: 1 }
+        Self {
+            units: rows,
+            panels: 1,
+            unit_parts: threads,
+            panel_parts: 1,
+        }
     }
 
     /// The grid of at most `threads` parts whose largest part costs least.
     fn cheapest(units: usize, panels: usize, threads: usize, costs: Costs) -> Self {
-        let grid = |panel_parts: usize| Self { units, panels, unit_parts: threads / panel_parts, panel_parts };
+        let grid = |panel_parts: usize| Self {
+            units,
+            panels,
+            unit_parts: threads / panel_parts,
+            panel_parts,
+        };
         let cost = |split: &Self| {
             let units = split.units.div_ceil(split.unit_parts);
             let panels = split.panels.div_ceil(split.panel_parts);
@@ -390,7 +478,9 @@ impl Split {
             units as f64 * costs.input as f64 + panels as f64 * product
         };
         let grids = (1..=threads.min(panels)).map(grid);
-        grids.min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::rows(units, threads))
+        grids
+            .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+            .unwrap_or(Self::rows(units, threads))
     }
 
     /// The units and panels of part `i`; empty for parts that got nothing.
@@ -399,7 +489,11 @@ impl Split {
         if row >= self.unit_parts {
             return (0..0, 0..0);
         }
-        let share = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
-        (share(self.units, self.unit_parts, row), share(self.panels, self.panel_parts, column))
+        let share =
+            |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
+        (
+            share(self.units, self.unit_parts, row),
+            share(self.panels, self.panel_parts, column),
+        )
     }
 }

@@ -23,11 +23,23 @@ impl Dense {
     ///
     /// # Errors
     /// Sizes of zero; slices of another length; values that are not finite.
-    pub fn new(isa: Isa, inputs: usize, outputs: usize, weight: &[f32], bias: Option<&[f32]>) -> Result<Self> {
+    pub fn new(
+        isa: Isa,
+        inputs: usize,
+        outputs: usize,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         if inputs == 0 || outputs == 0 {
-            return Err(shape_error("dense layer", format!("{inputs} inputs and {outputs} outputs")));
+            return Err(shape_error(
+                "dense layer",
+                format!("{inputs} inputs and {outputs} outputs"),
+            ));
         }
-        product("dense weight", &[blocks(inputs) * LANES, blocks(outputs) * LANES])?;
+        product(
+            "dense weight",
+            &[blocks(inputs) * LANES, blocks(outputs) * LANES],
+        )?;
         check_len("dense weight", inputs * outputs, weight.len())?;
         check_finite("dense weight", weight)?;
         let bias = bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
@@ -37,7 +49,13 @@ impl Dense {
         for (i, &w) in weight.iter().enumerate() {
             panels.set(0, i % inputs, i / inputs, w);
         }
-        Ok(Self { isa, inputs, outputs, panels, bias })
+        Ok(Self {
+            isa,
+            inputs,
+            outputs,
+            panels,
+            bias,
+        })
     }
 
     /// Number of outputs.
@@ -66,10 +84,21 @@ impl Dense {
     /// Slices of another length.
     pub fn run(&self, n: usize, x: &[Block], out: &mut [f32], scratch: &mut [Block]) -> Result<()> {
         let per_row = blocks(self.inputs);
-        check_len("dense input", product("dense input", &[n, per_row])?, x.len())?;
-        check_len("dense output", product("dense output", &[n, self.outputs])?, out.len())?;
+        check_len(
+            "dense input",
+            product("dense input", &[n, per_row])?,
+            x.len(),
+        )?;
+        check_len(
+            "dense output",
+            product("dense output", &[n, self.outputs])?,
+            out.len(),
+        )?;
         check_at_least("scratch", self.scratch_len(n), scratch.len())?;
-        for (x, out) in x.chunks(ROWS * per_row).zip(out.chunks_mut(ROWS * self.outputs)) {
+        for (x, out) in x
+            .chunks(ROWS * per_row)
+            .zip(out.chunks_mut(ROWS * self.outputs))
+        {
             let rows = x.len() / per_row;
             let (a, c) = scratch.split_at_mut(rows * per_row);
             for (i, block) in x.iter().enumerate() {
@@ -78,15 +107,30 @@ impl Dense {
             for panel in 0..self.panels.count() {
                 let (first, width) = self.panels.columns(panel);
                 let c_stride = rows * LANES;
-                let walk = Walk::<LANES> { a: a.as_ptr().cast(), stride: c_stride, runs: per_row, depth: LANES };
+                let walk = Walk::<LANES> {
+                    a: a.as_ptr().cast(),
+                    stride: c_stride,
+                    runs: per_row,
+                    depth: LANES,
+                };
                 let (b, to) = (self.panels.plane(panel, 0), c.as_mut_ptr().cast());
                 // SAFETY: A has `rows` rows of `per_row` blocks, C room for as many rows of a panel.
-                unsafe { self.isa.dispatch(Product { walk, rows, b, width, c: to, c_stride }) };
+                unsafe {
+                    self.isa.dispatch(Product {
+                        walk,
+                        rows,
+                        b,
+                        width,
+                        c: to,
+                        c_stride,
+                    })
+                };
                 let columns = first * LANES..self.outputs.min(first * LANES + width);
                 for (row, out) in out.chunks_exact_mut(self.outputs).enumerate() {
                     for o in columns.clone() {
                         let lane = o - first * LANES;
-                        out[o] = as_flat(c)[(lane / LANES * rows + row) * LANES + lane % LANES] + self.bias[o];
+                        out[o] = as_flat(c)[(lane / LANES * rows + row) * LANES + lane % LANES]
+                            + self.bias[o];
                     }
                 }
             }

@@ -27,7 +27,12 @@ const CACHE: usize = 384 * 1024;
 impl Direct {
     /// Packs weights `[out][in][kh][kw]`.
     pub(super) fn new(isa: Isa, geometry: Geometry, weight: &[f32]) -> Self {
-        let Geometry { inputs, outputs, kernel: (kh, kw), .. } = geometry;
+        let Geometry {
+            inputs,
+            outputs,
+            kernel: (kh, kw),
+            ..
+        } = geometry;
         let (in_blocks, taps) = (blocks(inputs), kh * kw);
         let mut panels = Panels::zeroed(isa, 1, taps * in_blocks * LANES, outputs);
         for (i, filter) in weight.chunks_exact(taps).enumerate() {
@@ -36,7 +41,12 @@ impl Direct {
                 panels.set(0, tap * in_blocks * LANES + c, o, w);
             }
         }
-        Self { isa, geometry, in_blocks, panels }
+        Self {
+            isa,
+            geometry,
+            in_blocks,
+            panels,
+        }
     }
 
     pub(super) fn panels(&self) -> &Panels {
@@ -45,7 +55,12 @@ impl Direct {
 
     /// Whether the image can be read in place.
     fn in_place(&self) -> bool {
-        let Geometry { kernel, stride, padding, .. } = self.geometry;
+        let Geometry {
+            kernel,
+            stride,
+            padding,
+            ..
+        } = self.geometry;
         kernel == (1, 1) && stride == 1 && padding == 0
     }
 
@@ -90,7 +105,8 @@ impl Direct {
         let step = self.block_pixels(pixels);
         let per_image = self.units(pixels);
         let (c, gathered) = scratch.split_at_mut(step * self.isa.panel() / LANES);
-        let (c, gathered): (*mut f32, *mut f32) = (c.as_mut_ptr().cast(), gathered.as_mut_ptr().cast());
+        let (c, gathered): (*mut f32, *mut f32) =
+            (c.as_mut_ptr().cast(), gathered.as_mut_ptr().cast());
         let (kh, kw) = self.geometry.kernel;
         for unit in units {
             let (image, first) = (unit / per_image, unit % per_image * step);
@@ -100,7 +116,12 @@ impl Direct {
                 let x = x.add(image * self.in_blocks * input.pixels()).cast::<f32>();
                 let walk = if self.in_place() {
                     let stride = input.pixels() * LANES;
-                    Walk::<LANES> { a: x.add(first * LANES), stride, runs: self.in_blocks, depth: LANES }
+                    Walk::<LANES> {
+                        a: x.add(first * LANES),
+                        stride,
+                        runs: self.in_blocks,
+                        depth: LANES,
+                    }
                 } else {
                     for tap in 0..kh * kw {
                         self.isa.dispatch(Gather {
@@ -116,14 +137,35 @@ impl Direct {
                             out: gathered.add(tap * self.in_blocks * count * LANES),
                         });
                     }
-                    Walk::<LANES> { a: gathered, stride: count * LANES, runs: self.runs(), depth: LANES }
+                    Walk::<LANES> {
+                        a: gathered,
+                        stride: count * LANES,
+                        runs: self.runs(),
+                        depth: LANES,
+                    }
                 };
                 for panel in panels.clone() {
                     let (block, width) = self.panels.columns(panel);
                     let b = self.panels.plane(panel, 0);
                     let c_stride = count * LANES;
-                    self.isa.dispatch(Product { walk, rows: count, b, width, c, c_stride });
-                    self.isa.dispatch(Finish { epilogue, c, c_stride, image, block, width, first, count });
+                    self.isa.dispatch(Product {
+                        walk,
+                        rows: count,
+                        b,
+                        width,
+                        c,
+                        c_stride,
+                    });
+                    self.isa.dispatch(Finish {
+                        epilogue,
+                        c,
+                        c_stride,
+                        image,
+                        block,
+                        width,
+                        first,
+                        count,
+                    });
                 }
             }
         }
@@ -150,23 +192,39 @@ impl Kernel for Gather {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { input, stride, padding, .. } = self;
+        let Self {
+            input,
+            stride,
+            padding,
+            ..
+        } = self;
         let mut done = 0;
         while done < self.count {
-            let (oy, ox) = ((self.first + done) / self.width, (self.first + done) % self.width);
+            let (oy, ox) = (
+                (self.first + done) / self.width,
+                (self.first + done) % self.width,
+            );
             let run = (self.width - ox).min(self.count - done);
             let y = (oy * stride + self.tap.0).wrapping_sub(padding);
             for block in 0..self.blocks {
                 // SAFETY: writes `run` of this block's pixels; reads only pixels whose row and column exist.
                 unsafe {
                     let out = self.out.add((block * self.count + done) * LANES);
-                    let row = self.x.wrapping_add((block * input.h).wrapping_add(y).wrapping_mul(input.w * LANES));
+                    let row = self.x.wrapping_add(
+                        (block * input.h)
+                            .wrapping_add(y)
+                            .wrapping_mul(input.w * LANES),
+                    );
                     for i in 0..run {
                         let x = ((ox + i) * stride + self.tap.1).wrapping_sub(padding);
                         let inside = y < input.h && x < input.w;
                         let mut lane = 0;
                         while lane < LANES {
-                            let v = if inside { S::load(row.add(x * LANES + lane)) } else { S::splat(0.0) };
+                            let v = if inside {
+                                S::load(row.add(x * LANES + lane))
+                            } else {
+                                S::splat(0.0)
+                            };
                             S::store(out.add(i * LANES + lane), v);
                             lane += S::LANES;
                         }
@@ -199,7 +257,13 @@ impl Kernel for Finish<'_> {
             // SAFETY: the caller's pixels and channels lie in the output and in `c`.
             unsafe {
                 let c = self.c.add(b * self.c_stride);
-                self.epilogue.finish_run::<S>(c, self.image, self.block + b, self.first, self.count);
+                self.epilogue.finish_run::<S>(
+                    c,
+                    self.image,
+                    self.block + b,
+                    self.first,
+                    self.count,
+                );
             }
         }
     }

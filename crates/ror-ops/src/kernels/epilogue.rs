@@ -68,7 +68,10 @@ pub struct Output<'a> {
 impl<'a> Output<'a> {
     /// Only the result itself.
     pub fn raw(out: &'a mut [Block]) -> Self {
-        Self { raw: Some(out), preact: None }
+        Self {
+            raw: Some(out),
+            preact: None,
+        }
     }
 }
 
@@ -97,9 +100,22 @@ unsafe impl Sync for Epilogue {}
 
 impl Epilogue {
     /// Checks every length against `out`, the unpooled output.
-    pub(super) fn new(out: Dims, bias: &[Block], fused: &Fused<'_>, output: &mut Output<'_>) -> Result<Self> {
+    pub(super) fn new(
+        out: Dims,
+        bias: &[Block],
+        fused: &Fused<'_>,
+        output: &mut Output<'_>,
+    ) -> Result<Self> {
         let full = out.block_len("output")?;
-        let written = if fused.pool { Dims { h: out.h / 2, w: out.w / 2, ..out } } else { out };
+        let written = if fused.pool {
+            Dims {
+                h: out.h / 2,
+                w: out.w / 2,
+                ..out
+            }
+        } else {
+            out
+        };
         let len = written.block_len("output")?;
         let channels = blocks(out.c);
         check_len("bias", channels, bias.len())?;
@@ -116,11 +132,18 @@ impl Epilogue {
             check_len("pre-activation output", len, p.out.len())?;
             check_len("pre-activation scale", channels, p.scale.len())?;
             check_len("pre-activation shift", channels, p.shift.len())?;
-            preact = (p.out.as_mut_ptr().cast(), p.scale.as_ptr().cast(), p.shift.as_ptr().cast());
+            preact = (
+                p.out.as_mut_ptr().cast(),
+                p.scale.as_ptr().cast(),
+                p.shift.as_ptr().cast(),
+            );
         }
 
         if fused.terms.len() > MAX_TERMS {
-            return Err(shape_error("terms", format!("{} of them, at most {MAX_TERMS}", fused.terms.len())));
+            return Err(shape_error(
+                "terms",
+                format!("{} of them, at most {MAX_TERMS}", fused.terms.len()),
+            ));
         }
         let mut terms = [(std::ptr::null(), false); MAX_TERMS];
         for (slot, term) in terms.iter_mut().zip(fused.terms) {
@@ -130,10 +153,16 @@ impl Epilogue {
                     t.as_ptr().cast()
                 }
                 Source::Output if raw.is_null() => {
-                    return Err(shape_error("term", "adds the raw output, but none is given"));
+                    return Err(shape_error(
+                        "term",
+                        "adds the raw output, but none is given",
+                    ));
                 }
                 Source::Output if fused.pool => {
-                    return Err(shape_error("term", "adds the raw output, which has the pooled shape"));
+                    return Err(shape_error(
+                        "term",
+                        "adds the raw output, which has the pooled shape",
+                    ));
                 }
                 Source::Output => raw.cast_const(),
             };
@@ -227,7 +256,11 @@ impl Epilogue {
                             let (top, bottom) = (&tile[2 * i], &tile[2 * i + 1]);
                             let top = S::max_nan(top[2 * j], top[2 * j + 1]);
                             let bottom = S::max_nan(bottom[2 * j], bottom[2 * j + 1]);
-                            self.write::<S>(S::max_nan(top, bottom), channel, at + (i * w + j) * LANES);
+                            self.write::<S>(
+                                S::max_nan(top, bottom),
+                                channel,
+                                at + (i * w + j) * LANES,
+                            );
                         }
                     }
                 }
@@ -245,7 +278,11 @@ impl Epilogue {
 
     /// Steps 1 (without bias) and 2 for values at the given offsets of the unpooled output.
     #[inline(always)]
-    unsafe fn combine<S: Simd, const M: usize>(&self, values: &mut [S::V; M], offset: impl Fn(usize) -> usize) {
+    unsafe fn combine<S: Simd, const M: usize>(
+        &self,
+        values: &mut [S::V; M],
+        offset: impl Fn(usize) -> usize,
+    ) {
         // SAFETY: the caller's offsets lie in the unpooled output, which every term has the length of.
         unsafe {
             let zero = S::splat(0.0);
@@ -278,7 +315,10 @@ impl Epilogue {
             if !self.preact.is_null() {
                 let scale = S::load(self.scale.add(channel));
                 let shift = S::load(self.shift.add(channel));
-                S::store(self.preact.add(offset), S::max(S::splat(0.0), S::mul_add(v, scale, shift)));
+                S::store(
+                    self.preact.add(offset),
+                    S::max(S::splat(0.0), S::mul_add(v, scale, shift)),
+                );
             }
         }
     }

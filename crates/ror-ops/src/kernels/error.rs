@@ -42,19 +42,39 @@ pub type Result<T> = std::result::Result<T, KernelError>;
 
 /// Fails unless `found` is `expected`.
 pub(super) fn check_len(what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(KernelError::Length { what, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(KernelError::Length {
+            what,
+            expected,
+            found,
+        })
+    }
 }
 
 /// Fails if `found` is less than `expected`.
 pub(super) fn check_at_least(what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected <= found { Ok(()) } else { Err(KernelError::Length { what, expected, found }) }
+    if expected <= found {
+        Ok(())
+    } else {
+        Err(KernelError::Length {
+            what,
+            expected,
+            found,
+        })
+    }
 }
 
 /// Fails on the first value that is infinite or not a number.
 pub(super) fn check_finite(what: &'static str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(KernelError::NotFinite { what, index, value: values[index].to_string() }),
+        Some(index) => Err(KernelError::NotFinite {
+            what,
+            index,
+            value: values[index].to_string(),
+        }),
     }
 }
 
@@ -62,5 +82,7 @@ pub(super) fn check_finite(what: &'static str, values: &[f32]) -> Result<()> {
 pub(super) fn product(what: &'static str, factors: &[usize]) -> Result<usize> {
     let product = factors.iter().try_fold(1usize, |p, &f| p.checked_mul(f));
     // Half the address range: pointer offsets must fit in `isize`, counted in bytes of a block.
-    product.filter(|&p| p <= isize::MAX as usize / 128).ok_or(KernelError::Overflow(what))
+    product
+        .filter(|&p| p <= isize::MAX as usize / 128)
+        .ok_or(KernelError::Overflow(what))
 }

@@ -101,7 +101,9 @@ impl<const STEP: usize> Product<STEP> {
             for (m, acc) in acc.iter().enumerate() {
                 for (j, &acc) in acc.iter().enumerate() {
                     let lane = j * S::LANES;
-                    let c = self.c.add(lane / LANES * self.c_stride + (row + m) * LANES + lane % LANES);
+                    let c = self
+                        .c
+                        .add(lane / LANES * self.c_stride + (row + m) * LANES + lane % LANES);
                     S::store(c, acc);
                 }
             }
@@ -125,7 +127,13 @@ impl Panels {
     /// All zeros: `planes` matrices of `k` rows and `channels` columns.
     pub(super) fn zeroed(isa: Isa, planes: usize, k: usize, channels: usize) -> Self {
         let out_blocks = blocks(channels);
-        Self { data: vec![Block::ZERO; planes * k * out_blocks], panel: isa.panel(), planes, k, out_blocks }
+        Self {
+            data: vec![Block::ZERO; planes * k * out_blocks],
+            panel: isa.panel(),
+            planes,
+            k,
+            out_blocks,
+        }
     }
 
     /// Sets row `k`, column `o` of a plane.
@@ -145,7 +153,10 @@ impl Panels {
     /// First block of output channels and number of channels of panel `i`.
     pub(super) fn columns(&self, i: usize) -> (usize, usize) {
         let first = i * self.panel;
-        (first / LANES, self.panel.min(self.out_blocks * LANES - first))
+        (
+            first / LANES,
+            self.panel.min(self.out_blocks * LANES - first),
+        )
     }
 
     /// Where `plane` of panel `i` starts.
@@ -155,7 +166,9 @@ impl Panels {
     pub(super) fn plane(&self, i: usize, plane: usize) -> *const f32 {
         let (first, width) = self.columns(i);
         let start = (first * self.planes + plane * width / LANES) * self.k;
-        self.data[start..start + width / LANES * self.k].as_ptr().cast()
+        self.data[start..start + width / LANES * self.k]
+            .as_ptr()
+            .cast()
     }
 
     /// Memory that the weights take, in bytes.

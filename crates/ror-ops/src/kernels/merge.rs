@@ -51,16 +51,35 @@ pub fn merge(
 ///
 /// # Errors
 /// A stride of zero; fewer channels than `input` has; slices of another length.
-pub fn pad_shortcut(input: Dims, stride: usize, channels: usize, x: &[Block], out: &mut [Block]) -> Result<()> {
+pub fn pad_shortcut(
+    input: Dims,
+    stride: usize,
+    channels: usize,
+    x: &[Block],
+    out: &mut [Block],
+) -> Result<()> {
     if stride == 0 || channels < input.c {
         return Err(shape_error(
             "shortcut",
             format!("stride {stride} and {channels} channels from {}", input.c),
         ));
     }
-    let output = Dims { c: channels, h: input.h.div_ceil(stride), w: input.w.div_ceil(stride), ..input };
-    check_len("shortcut input", input.block_len("shortcut input")?, x.len())?;
-    check_len("shortcut output", output.block_len("shortcut output")?, out.len())?;
+    let output = Dims {
+        c: channels,
+        h: input.h.div_ceil(stride),
+        w: input.w.div_ceil(stride),
+        ..input
+    };
+    check_len(
+        "shortcut input",
+        input.block_len("shortcut input")?,
+        x.len(),
+    )?;
+    check_len(
+        "shortcut output",
+        output.block_len("shortcut output")?,
+        out.len(),
+    )?;
     if out.is_empty() {
         return Ok(());
     }

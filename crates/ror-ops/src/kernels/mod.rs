@@ -22,8 +22,8 @@ mod threads;
 mod winograd;
 
 pub use blocked::{
-    Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8, to_blocked,
-    to_blocked_u8,
+    Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8,
+    to_blocked, to_blocked_u8,
 };
 pub use conv::{Algorithm, Conv2d, Geometry};
 pub use dense::Dense;

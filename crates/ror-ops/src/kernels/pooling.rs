@@ -21,7 +21,11 @@ impl MaxPool {
     /// # Errors
     /// A window or stride of zero, more padding than half the window, an image smaller than the window.
     pub fn output(&self, input: Dims) -> Result<Dims> {
-        let Self { size, stride, padding } = *self;
+        let Self {
+            size,
+            stride,
+            padding,
+        } = *self;
         if size == 0 || stride == 0 || padding > size / 2 {
             return Err(shape_error("max pool", format!("{self:?} is no window")));
         }
@@ -29,10 +33,17 @@ impl MaxPool {
             let padded = product("max pool", &[padding, 2])?.saturating_add(pixels);
             match padded.checked_sub(size) {
                 Some(rest) if pixels > 0 => Ok(rest / stride + 1),
-                _ => Err(shape_error("max pool", format!("{padded} pixels for a window of {size}"))),
+                _ => Err(shape_error(
+                    "max pool",
+                    format!("{padded} pixels for a window of {size}"),
+                )),
             }
         };
-        Ok(Dims { h: side(input.h)?, w: side(input.w)?, ..input })
+        Ok(Dims {
+            h: side(input.h)?,
+            w: side(input.w)?,
+            ..input
+        })
     }
 
     /// Pools `x` of shape `input` into `out`. NaN wins.
@@ -41,15 +52,33 @@ impl MaxPool {
     /// As [`Self::output`]; slices of another length.
     pub fn run(&self, isa: Isa, input: Dims, x: &[Block], out: &mut [Block]) -> Result<()> {
         let output = self.output(input)?;
-        check_len("max pool input", input.block_len("max pool input")?, x.len())?;
-        check_len("max pool output", output.block_len("max pool output")?, out.len())?;
+        check_len(
+            "max pool input",
+            input.block_len("max pool input")?,
+            x.len(),
+        )?;
+        check_len(
+            "max pool output",
+            output.block_len("max pool output")?,
+            out.len(),
+        )?;
         if out.is_empty() {
             return Ok(());
         }
-        let planes = x.chunks_exact(input.pixels()).zip(out.chunks_exact_mut(output.pixels()));
+        let planes = x
+            .chunks_exact(input.pixels())
+            .zip(out.chunks_exact_mut(output.pixels()));
         for (x, out) in planes {
             // SAFETY: one plane each, of the lengths that the shapes call for.
-            unsafe { isa.dispatch(MaxPlane { pool: *self, input, output, x: x.as_ptr(), out: out.as_mut_ptr() }) };
+            unsafe {
+                isa.dispatch(MaxPlane {
+                    pool: *self,
+                    input,
+                    output,
+                    x: x.as_ptr(),
+                    out: out.as_mut_ptr(),
+                })
+            };
         }
         Ok(())
     }
@@ -68,7 +97,11 @@ impl Kernel for MaxPlane {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let MaxPool { size, stride, padding } = self.pool;
+        let MaxPool {
+            size,
+            stride,
+            padding,
+        } = self.pool;
         let window = |i: usize, pixels: usize| {
             let first = (i * stride).saturating_sub(padding);
             (first, (i * stride + size - padding).min(pixels))
@@ -85,7 +118,10 @@ impl Kernel for MaxPlane {
                         let mut max = S::splat(f32::NEG_INFINITY);
                         for y in top..bottom {
                             for column in left..right {
-                                max = S::max_nan(max, S::load(x.add((y * self.input.w + column) * LANES)));
+                                max = S::max_nan(
+                                    max,
+                                    S::load(x.add((y * self.input.w + column) * LANES)),
+                                );
                             }
                         }
                         let out = self.out.add(oy * self.output.w + ox).cast::<f32>();
@@ -103,10 +139,21 @@ impl Kernel for MaxPlane {
 /// # Errors
 /// Slices of another length; images without pixels.
 pub fn global_average_pool(isa: Isa, input: Dims, x: &[Block], out: &mut [Block]) -> Result<()> {
-    check_len("average pool input", input.block_len("average pool input")?, x.len())?;
-    check_len("average pool output", product("average pool output", &[input.n, blocks(input.c)])?, out.len())?;
+    check_len(
+        "average pool input",
+        input.block_len("average pool input")?,
+        x.len(),
+    )?;
+    check_len(
+        "average pool output",
+        product("average pool output", &[input.n, blocks(input.c)])?,
+        out.len(),
+    )?;
     if input.pixels() == 0 {
-        return Err(shape_error("average pool", "an image without pixels has no mean"));
+        return Err(shape_error(
+            "average pool",
+            "an image without pixels has no mean",
+        ));
     }
     for (x, out) in x.chunks_exact(input.pixels()).zip(out) {
         // SAFETY: `x` is a slice of blocks, `out` one block.

@@ -10,7 +10,7 @@ use super::blocked::{Block, Dims, LANES, as_flat_mut, check_affine, shape_error}
 use super::conv::{Geometry, Split};
 use super::direct::Finish;
 use super::epilogue::{Epilogue, Fused, Output};
-use super::error::{Result, check_at_least, check_finite, check_len, product};
+use super::error::{Result, check_at_least, check_len, product};
 use super::gemm::{Panels, Product, Walk};
 use super::simd::Isa;
 use super::threads::Pool;
@@ -51,15 +51,33 @@ impl Stem {
     pub fn new(isa: Isa, geometry: Geometry, weight: &[f32], bias: Option<&[f32]>) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !(1..=2).contains(&geometry.stride) {
-            return Err(shape_error("stem", format!("stride {} is neither 1 nor 2", geometry.stride)));
+            return Err(shape_error(
+                "stem",
+                format!("stride {} is neither 1 nor 2", geometry.stride),
+            ));
         }
-        let Geometry { inputs, outputs, kernel: (kh, kw), .. } = geometry;
+        let Geometry {
+            inputs,
+            outputs,
+            kernel: (kh, kw),
+            ..
+        } = geometry;
         let mut panels = Panels::zeroed(isa, 1, kh * inputs * kw, outputs);
         for (i, &w) in weight.iter().enumerate() {
-            let (x, y, c, o) = (i % kw, i / kw % kh, i / (kw * kh) % inputs, i / (kw * kh * inputs));
+            let (x, y, c, o) = (
+                i % kw,
+                i / kw % kh,
+                i / (kw * kh) % inputs,
+                i / (kw * kh * inputs),
+            );
             panels.set(0, (y * inputs + c) * kw + x, o, w);
         }
-        Ok(Self { isa, geometry, panels, bias })
+        Ok(Self {
+            isa,
+            geometry,
+            panels,
+            bias,
+        })
     }
 
     /// The shape it was packed for.
@@ -77,8 +95,13 @@ impl Stem {
     /// # Errors
     /// A width smaller than the kernel, or too large to address.
     pub fn scratch_len(&self, h: usize, w: usize) -> Result<usize> {
-        let out = self.geometry.output(Dims::new(1, self.geometry.inputs, h, w))?;
-        let padded = product("stem scratch", &[self.rows(ROWS), self.geometry.inputs, self.width(w)])?;
+        let out = self
+            .geometry
+            .output(Dims::new(1, self.geometry.inputs, h, w))?;
+        let padded = product(
+            "stem scratch",
+            &[self.rows(ROWS), self.geometry.inputs, self.width(w)],
+        )?;
         Ok(padded.div_ceil(LANES) + out.w * self.isa.panel() / LANES)
     }
 
@@ -143,7 +166,11 @@ impl Stem {
         let len = dims.plain_len("images")?;
         match x {
             Plain::F32(x) => check_len("images", len, x.len())?,
-            Plain::U8 { pixels, scale, shift } => {
+            Plain::U8 {
+                pixels,
+                scale,
+                shift,
+            } => {
                 check_len("images", len, pixels.len())?;
                 check_affine(dims.c, scale, shift)?;
             }
@@ -167,7 +194,12 @@ impl Stem {
         rows: Range<usize>,
         scratch: &mut [Block],
     ) {
-        let Geometry { inputs, kernel: (kh, kw), stride, .. } = self.geometry;
+        let Geometry {
+            inputs,
+            kernel: (kh, kw),
+            stride,
+            ..
+        } = self.geometry;
         let width = self.width(dims.w);
         let (c, padded) = scratch.split_at_mut(out.w * self.isa.panel() / LANES);
         let c: *mut f32 = c.as_mut_ptr().cast();
@@ -176,7 +208,13 @@ impl Stem {
         while row < rows.end {
             let (image, y) = (row / out.h, row % out.h);
             let count = ROWS.min(rows.end - row).min(out.h - y);
-            self.pad(dims, x, image, y * stride, &mut padded[..self.rows(count) * inputs * width]);
+            self.pad(
+                dims,
+                x,
+                image,
+                y * stride,
+                &mut padded[..self.rows(count) * inputs * width],
+            );
             for i in 0..count {
                 let a = padded[i * stride * inputs * width..].as_ptr();
                 for panel in 0..self.panels.count() {
@@ -187,15 +225,48 @@ impl Stem {
                     unsafe {
                         let (runs, rows, c_stride) = (kh * inputs, out.w, out.w * LANES);
                         if stride == 1 {
-                            let walk = Walk::<1> { a, stride: width, runs, depth: kw };
-                            self.isa.dispatch(Product { walk, rows, b, width: panel_width, c, c_stride });
+                            let walk = Walk::<1> {
+                                a,
+                                stride: width,
+                                runs,
+                                depth: kw,
+                            };
+                            self.isa.dispatch(Product {
+                                walk,
+                                rows,
+                                b,
+                                width: panel_width,
+                                c,
+                                c_stride,
+                            });
                         } else {
-                            let walk = Walk::<2> { a, stride: width, runs, depth: kw };
-                            self.isa.dispatch(Product { walk, rows, b, width: panel_width, c, c_stride });
+                            let walk = Walk::<2> {
+                                a,
+                                stride: width,
+                                runs,
+                                depth: kw,
+                            };
+                            self.isa.dispatch(Product {
+                                walk,
+                                rows,
+                                b,
+                                width: panel_width,
+                                c,
+                                c_stride,
+                            });
                         }
                         let (first, count) = ((y + i) * out.w, out.w);
                         let width = panel_width;
-                        self.isa.dispatch(Finish { epilogue, c, c_stride, image, block, width, first, count });
+                        self.isa.dispatch(Finish {
+                            epilogue,
+                            c,
+                            c_stride,
+                            image,
+                            block,
+                            width,
+                            first,
+                            count,
+                        });
                     }
                 }
             }
@@ -223,7 +294,11 @@ impl Stem {
                         let from = ((image * dims.c + c) * dims.h + y) * dims.w;
                         middle.copy_from_slice(&x[from..from + dims.w]);
                     }
-                    Plain::U8 { pixels, scale, shift } => {
+                    Plain::U8 {
+                        pixels,
+                        scale,
+                        shift,
+                    } => {
                         let from = (image * dims.h + y) * dims.w * dims.c;
                         let pixels = &pixels[from..from + dims.w * dims.c];
                         for (out, pixel) in middle.iter_mut().zip(pixels.chunks_exact(dims.c)) {

@@ -69,7 +69,10 @@ impl Pool {
             panic: Mutex::new(None),
             spin: if threads <= cores { SPIN } else { 0 },
         });
-        let mut pool = Self { shared, workers: Vec::new() };
+        let mut pool = Self {
+            shared,
+            workers: Vec::new(),
+        };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new().name(format!("ror-{index}"));
@@ -98,14 +101,26 @@ impl Pool {
         }
         let data = (&raw const f).cast();
         // SAFETY: this thread holds `busy` and no worker looks at `job` before `epoch` changes.
-        unsafe { *shared.job.get() = Some(Job { data, call: call::<F>, caller: std::thread::current() }) };
+        unsafe {
+            *shared.job.get() = Some(Job {
+                data,
+                call: call::<F>,
+                caller: std::thread::current(),
+            })
+        };
         shared.pending.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::Release);
-        self.workers.iter().for_each(|worker| worker.thread().unpark());
+        self.workers
+            .iter()
+            .for_each(|worker| worker.thread().unpark());
 
         let own = catch_unwind(AssertUnwindSafe(|| f(0)));
         shared.wait(|| shared.pending.load(Ordering::Acquire) == 0);
-        let others = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let others = shared
+            .panic
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         shared.busy.store(false, Ordering::Release);
         if let Some(payload) = own.err().or(others) {
             resume_unwind(payload);
@@ -128,7 +143,9 @@ impl Pool {
             let base = &base;
             // SAFETY: every index comes once, and its share lies within `scratch`, which is borrowed until
             // `run` returns.
-            f(index, unsafe { std::slice::from_raw_parts_mut(base.0.add(index * len), len) });
+            f(index, unsafe {
+                std::slice::from_raw_parts_mut(base.0.add(index * len), len)
+            });
         });
         Ok(())
     }
@@ -153,7 +170,9 @@ impl Drop for Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+        f.debug_struct("Pool")
+            .field("threads", &self.threads())
+            .finish()
     }
 }
 
@@ -168,7 +187,9 @@ impl Shared {
                 return;
             }
             // SAFETY: the job stays until `pending` reaches zero, which needs this worker.
-            let Some(job) = (unsafe { (*self.job.get()).clone() }) else { continue };
+            let Some(job) = (unsafe { (*self.job.get()).clone() }) else {
+                continue;
+            };
             // SAFETY: the closure is borrowed until `pending` reaches zero.
             let done = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, index) }));
             if let Err(payload) = done {
@@ -258,9 +279,13 @@ mod tests {
     fn each_thread_gets_its_own_scratch() {
         let pool = pool(4);
         let mut scratch = vec![Block::ZERO; 11];
-        pool.run_with(&mut scratch, 2, |i, mine| mine.fill(Block([i as f32; 16]))).unwrap();
+        pool.run_with(&mut scratch, 2, |i, mine| mine.fill(Block([i as f32; 16])))
+            .unwrap();
         let firsts: Vec<f32> = scratch.iter().map(|b| b.0[0]).collect();
-        assert_eq!(firsts, [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            firsts,
+            [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0, 0.0, 0.0]
+        );
         assert!(pool.run_with(&mut scratch, 3, |_, _| ()).is_err());
     }
 }

@@ -53,7 +53,11 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                 panels.set(plane, c, o, *u as f32);
             }
         }
-        Self { isa, in_blocks: blocks(inputs), panels }
+        Self {
+            isa,
+            in_blocks: blocks(inputs),
+            panels,
+        }
     }
 
     pub(super) fn panels(&self) -> &Panels {
@@ -61,7 +65,12 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     }
 
     pub(super) fn grid(&self, h: usize, w: usize) -> Grid {
-        Grid { h, w, rows: h.div_ceil(M), cols: w.div_ceil(M) }
+        Grid {
+            h,
+            w,
+            rows: h.div_ceil(M),
+            cols: w.div_ceil(M),
+        }
     }
 
     /// The most rows of tiles that go through the three passes together: enough tiles to use each weight often, but
@@ -80,7 +89,10 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
 
     /// Blocks from a plane of V and of P to the next.
     fn planes(&self, tiles: usize) -> (usize, usize) {
-        ((self.in_blocks * tiles) | 1, (self.isa.panel() / LANES * tiles) | 1)
+        (
+            (self.in_blocks * tiles) | 1,
+            (self.isa.panel() / LANES * tiles) | 1,
+        )
     }
 
     /// Convolves `rows` of tiles (counted through all images) into the output channels of `panels`.
@@ -101,7 +113,9 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             return;
         }
         // Blocks of nearly equal size.
-        let step = rows.len().div_ceil(rows.len().div_ceil(self.most_rows(grid)));
+        let step = rows
+            .len()
+            .div_ceil(rows.len().div_ceil(self.most_rows(grid)));
         let (v_plane, p_plane) = self.planes(step * grid.cols);
         let (v, rest) = scratch.split_at_mut(T * T * v_plane);
         let (p, columns) = rest.split_at_mut(T * T * p_plane);

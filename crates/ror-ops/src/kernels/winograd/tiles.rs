@@ -128,9 +128,12 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
                     let out = self.tile::<S>(tile, lane);
                     let (at, size) = ((y, x), (rows, cols));
                     if rows == M && cols == M {
-                        self.epilogue.finish_tile::<S, M, true>(out, self.image, self.block, lane, at, size);
+                        self.epilogue
+                            .finish_tile::<S, M, true>(out, self.image, self.block, lane, at, size);
                     } else {
-                        self.epilogue.finish_tile::<S, M, false>(out, self.image, self.block, lane, at, size);
+                        self.epilogue.finish_tile::<S, M, false>(
+                            out, self.image, self.block, lane, at, size,
+                        );
                     }
                 }
                 lane += S::LANES;
