@@ -1,1 +1,27 @@
-//! ror-data
+//! Image datasets for RoR networks.
+//!
+//! - [`Dataset`]: labelled images in memory as bytes (N, H, W, 3), opened from image folders or
+//!   CIFAR-10/100 in any official layout, and handed out as normalised float batches (B, 3, H, W).
+//! - [`Image`]: one JPEG or PNG, decoded and fitted to a [`Size`]; [`image_files`] finds them.
+//! - [`Normalisation`]: from bytes to what a network was trained on.
+//! - [`npy`]: NumPy array files.
+//!
+//! Files are not trusted: whatever they hold, the outcome is data or an [`Error`] that names the
+//! file, in memory bounded by the file's size and stated limits.
+#![forbid(unsafe_code)]
+
+pub use dataset::{Dataset, Format, Options, Progress, Provenance, Split};
+pub use error::{Error, ErrorKind, Result};
+pub use files::image_files;
+pub use image::{Image, Size};
+pub use normalisation::Normalisation;
+
+mod cifar;
+mod dataset;
+mod error;
+mod files;
+mod folder;
+mod image;
+mod jpeg;
+mod normalisation;
+pub mod npy;

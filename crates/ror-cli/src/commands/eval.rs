@@ -1,0 +1,172 @@
+//! `ror eval`
+
+use crate::confusion;
+use crate::metrics::{Evaluation, Metrics};
+use crate::model::WeightsOptions;
+use crate::normalise::NormaliseOption;
+use crate::output::{note, print, print_json, table, write_file};
+use crate::progress::Progress;
+use crate::runner::Runner;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use ror_data::{Dataset, Options, Split};
+use std::path::PathBuf;
+
+/// Measure accuracy on a labelled data set
+///
+/// The data is an image folder (train/ and test/ or val/, a folder per class), or CIFAR-10 or
+/// CIFAR-100 in the official binary or python layout, unpacked or as .tar.gz.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  \
+    ror eval --weights w.safetensors --data cifar-10-binary.tar.gz --confusion confusion.svg")]
+pub(crate) struct Args {
+    /// Weights in any readable format
+    #[arg(short, long, value_name = "FILE")]
+    weights: PathBuf,
+    /// The data set
+    #[arg(short, long, value_name = "PATH")]
+    data: PathBuf,
+    /// Which part of it
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    split: SplitArg,
+    /// CIFAR-100's 20 coarse classes instead of its 100
+    #[arg(long)]
+    coarse: bool,
+    #[command(flatten)]
+    weights_options: WeightsOptions,
+    #[command(flatten)]
+    normalise: NormaliseOption,
+    /// Draw the confusion matrix
+    #[arg(long, value_name = "FILE.svg")]
+    confusion: Option<PathBuf>,
+    /// Images per step
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = crate::model::positive)]
+    batch_size: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SplitArg {
+    Train,
+    Test,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let weights = args.weights_options.load(&args.weights, None)?;
+    let runner = Runner::new(weights, args.normalise.get())?;
+    if !runner.description.top {
+        bail!(
+            "{} ends at the average pool and knows no classes",
+            args.weights.display()
+        );
+    }
+    let data = open(args, &runner)?;
+    check_classes(args, &runner, &data)?;
+    let metrics = measure(args, &runner, &data)?;
+    let evaluation = metrics.evaluation(data.classes());
+    if let Some(path) = &args.confusion {
+        let svg = confusion::to_svg(metrics.confusion(), data.classes());
+        write_file(path, svg.as_bytes())?;
+    }
+    if args.json {
+        print_json(&evaluation)
+    } else {
+        print(&text(&evaluation, &data))
+    }
+}
+
+fn open(args: &Args, runner: &Runner) -> Result<Dataset> {
+    let split = match args.split {
+        SplitArg::Train => Split::Train,
+        SplitArg::Test => Split::Test,
+    };
+    let progress = Progress::new("read");
+    let options = Options {
+        size: runner.size,
+        coarse: args.coarse,
+        progress: &|done, total| progress.set(done, total),
+        ..Options::default()
+    };
+    let data = Dataset::open(&args.data, split, &options)?;
+    if data.resized() > 0 {
+        note(&format!(
+            "note: {} images were resized to {}",
+            data.resized(),
+            runner.size
+        ));
+    }
+    Ok(data)
+}
+
+fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
+    let (ours, theirs) = (&runner.class_names, data.classes());
+    if ours.len() != theirs.len() {
+        bail!(
+            "{} is for {} classes, {} has {}",
+            args.weights.display(),
+            ours.len(),
+            args.data.display(),
+            theirs.len()
+        );
+    }
+    if runner.named
+        && let Some(i) = (0..ours.len()).find(|&i| ours[i] != theirs[i])
+    {
+        bail!(
+            "class {i} is `{}` in {}, `{}` in {}",
+            ours[i],
+            args.weights.display(),
+            theirs[i],
+            args.data.display()
+        );
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, runner: &Runner, data: &Dataset) -> Result<Metrics> {
+    let mut metrics = Metrics::new(data.classes().len());
+    let progress = Progress::new("images");
+    let size = (data.size().height(), data.size().width());
+    let mut pixels = Vec::new();
+    let mut done = 0;
+    while done < data.len() {
+        let end = (done + args.batch_size).min(data.len());
+        data.batch(done..end, &runner.normalisation, &mut pixels);
+        let logits = runner.logits(&pixels, end - done, size)?;
+        for (logits, &label) in logits.chunks_exact(runner.outputs()).zip(&data.labels()[done..end])
+        {
+            metrics.add(logits, label as usize);
+        }
+        done = end;
+        progress.set(done, data.len());
+    }
+    Ok(metrics)
+}
+
+fn text(evaluation: &Evaluation, data: &Dataset) -> String {
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    let rows: Vec<Vec<String>> = evaluation
+        .per_class
+        .iter()
+        .map(|c| {
+            vec![
+                c.class.clone(),
+                c.images.to_string(),
+                percent(c.top1),
+                percent(c.precision),
+            ]
+        })
+        .collect();
+    let header = ["class", "images", "top-1", "precision"];
+    format!(
+        "{}: {} images\ntop-1 {}  top-5 {}  loss {:.4}\n\n{}",
+        data.provenance(),
+        evaluation.images,
+        percent(evaluation.top1),
+        percent(evaluation.top5),
+        evaluation.loss,
+        table(&header, &rows, &[1, 2, 3])
+    )
+}

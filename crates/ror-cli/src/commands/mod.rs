@@ -1,0 +1,8 @@
+//! One module per command.
+
+pub(crate) mod convert;
+pub(crate) mod eval;
+pub(crate) mod graph;
+pub(crate) mod list;
+pub(crate) mod predict;
+pub(crate) mod summary;

@@ -1,0 +1,151 @@
+//! The arguments that say which network, shared by the commands.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ror_models::{Description, Network, ShortcutKind};
+use ror_weights::{Kernels, LoadOptions, Weights};
+use std::path::{Path, PathBuf};
+
+/// Changes to what a preset's name says.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Changes to the model")]
+pub(crate) struct ModelOptions {
+    /// Number of classes
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    /// Levels of shortcuts, 1 to 5
+    #[arg(long, value_name = "M")]
+    levels: Option<usize>,
+    /// Shortcut kind of each level, the root's first, such as C,C,B
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    shortcuts: Vec<Kind>,
+    /// Dropout after the first convolution of every block
+    #[arg(long, value_name = "RATE")]
+    dropout: Option<f64>,
+    /// Stochastic depth: the survival probability of the last block
+    #[arg(long, value_name = "P")]
+    stochastic_depth: Option<f64>,
+    /// Rows and columns of the images
+    #[arg(long, value_name = "SIZE")]
+    image_size: Option<usize>,
+    /// Without the classifier
+    #[arg(long)]
+    no_top: bool,
+}
+
+/// Types of He et al.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Identity, missing channels zero
+    #[value(name = "A", alias = "a")]
+    A,
+    /// Projection where the shape changes
+    #[value(name = "B", alias = "b")]
+    B,
+    /// Projection everywhere
+    #[value(name = "C", alias = "c")]
+    C,
+}
+
+impl ModelOptions {
+    /// The network called `name` with these changes.
+    pub(crate) fn network(&self, name: &str) -> Result<Network> {
+        Ok(Network::new(&self.description(name)?)?)
+    }
+
+    fn description(&self, name: &str) -> Result<Description> {
+        let mut d = Description::preset(name)?;
+        if let Some(levels) = self.levels {
+            d = d.with_levels(levels);
+        }
+        if !self.shortcuts.is_empty() {
+            let kinds: Vec<ShortcutKind> = self.shortcuts.iter().map(|&k| k.into()).collect();
+            if self.levels.is_some_and(|levels| levels != kinds.len()) {
+                bail!("--levels and --shortcuts disagree about the number of levels");
+            }
+            d = d.with_shortcuts(&kinds);
+        }
+        d.classes = self.classes.unwrap_or(d.classes);
+        d.dropout = self.dropout.unwrap_or(d.dropout);
+        d.stochastic_depth = self.stochastic_depth.or(d.stochastic_depth);
+        if let Some(size) = self.image_size {
+            d.image_size = [size, size];
+        }
+        d.top &= !self.no_top;
+        d.validate()?;
+        Ok(d)
+    }
+}
+
+impl From<Kind> for ShortcutKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::A => Self::A,
+            Kind::B => Self::B,
+            Kind::C => Self::C,
+        }
+    }
+}
+
+/// Which weights, and how to read them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WeightsOptions {
+    /// The model, where the file is not to decide; a contradiction is an error
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Which backend trained Keras weights whose file does not say so
+    #[arg(long, value_name = "BACKEND")]
+    kernels: Option<KernelsArg>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KernelsArg {
+    /// Kernels are convolutions: rotate them by 180 degrees
+    Theano,
+    /// Kernels are cross-correlations already
+    #[value(name = "tensorflow")]
+    TensorFlow,
+}
+
+impl WeightsOptions {
+    /// Reads weights and says what is worth saying about them.
+    pub(crate) fn load(&self, path: &Path, changes: Option<&ModelOptions>) -> Result<Weights> {
+        let model = match &self.model {
+            Some(name) => Some(match changes {
+                Some(changes) => changes.description(name)?,
+                None => Description::preset(name)?,
+            }),
+            None => None,
+        };
+        let options = LoadOptions {
+            model,
+            kernels: self.kernels.map(|kernels| match kernels {
+                KernelsArg::Theano => Kernels::Theano,
+                KernelsArg::TensorFlow => Kernels::TensorFlow,
+            }),
+        };
+        let weights = ror_weights::load(path, &options)?;
+        for note in &weights.notes {
+            crate::output::note(&format!("note: {note}"));
+        }
+        Ok(weights)
+    }
+}
+
+/// The network that MODEL stands for: a file of weights if there is one, else a preset's name.
+pub(crate) fn network_of(model: &str, changes: &ModelOptions) -> Result<Network> {
+    let path = PathBuf::from(model);
+    if path.is_file() {
+        let weights = ror_weights::load(&path, &LoadOptions::default())?;
+        return Network::new(&weights.description).context("the description of the weights");
+    }
+    changes.network(model)
+}
+
+/// A command line number of at least one.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("expected a whole number above 0".to_owned()),
+    }
+}

@@ -1,0 +1,278 @@
+//! A labelled set of images in memory.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::cifar::{self, Layout};
+use crate::error::{At, Error, ErrorKind, Result};
+use crate::folder;
+use crate::image::Size;
+use crate::normalisation::Normalisation;
+
+/// Which part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// What a network learns from.
+    Train,
+    /// What it is measured on; a folder called `val` where there is none called `test`.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// Called with the work done so far and the whole of it, possibly from several threads at once.
+///
+/// The units are images of a folder, bytes of an archive, or files of an unpacked one.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// How to open a [`Dataset`].
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// The size to which images are fitted. Default: [`Size::CIFAR`].
+    pub size: Size,
+    /// CIFAR-100's 20 superclasses instead of its 100 classes. Default: no.
+    pub coarse: bool,
+    /// The most bytes that decoded images may take. Default: 8 GiB.
+    pub memory_limit: u64,
+    /// Told how far it is. Default: nobody.
+    pub progress: Progress<'a>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            size: Size::CIFAR,
+            coarse: false,
+            memory_limit: 8 << 30,
+            progress: &|_, _| {},
+        }
+    }
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("size", &self.size)
+            .field("coarse", &self.coarse)
+            .field("memory_limit", &self.memory_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options<'_> {
+    /// The bytes that so many images take, if they may.
+    pub(crate) fn bytes_of(&self, images: usize) -> Result<usize, ErrorKind> {
+        let bytes = self.size.area() * 3;
+        let limit = self.memory_limit;
+        let total = images
+            .checked_mul(bytes)
+            .filter(|total| *total as u64 <= limit);
+        total.ok_or(ErrorKind::DatasetTooLarge {
+            images,
+            bytes,
+            limit,
+        })
+    }
+}
+
+/// How a dataset was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// A folder of images for each class.
+    Folder,
+    /// CIFAR's binary layout.
+    CifarBinary,
+    /// CIFAR's python layout.
+    CifarPython,
+}
+
+/// Where a dataset came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// `CIFAR-10`, or the folder's name.
+    pub name: String,
+    /// The folder or archive.
+    pub path: PathBuf,
+    /// How it was stored.
+    pub format: Format,
+    /// The split, or `None` for a folder that is not split: it is then all of it.
+    pub split: Option<Split>,
+}
+
+/// `CIFAR-10 test (cifar-10-binary.tar.gz)`
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(split) = self.split {
+            write!(f, " {split}")?;
+        }
+        write!(f, " ({})", self.path.display())
+    }
+}
+
+/// Labelled images of one size, held in memory as bytes.
+///
+/// # Examples
+///
+/// ```
+/// use ror_data::{Dataset, Normalisation, Options, Split};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// # std::fs::write(path.join("batches.meta.txt"), "cat\ndog\n")?;
+/// # std::fs::write(path.join("test_batch.bin"), [&[1][..], &[255; 3072]].concat())?;
+/// let test = Dataset::open(path, Split::Test, &Options::default())?;
+/// assert_eq!(test.classes(), ["cat", "dog"]);
+///
+/// let mut batch = Vec::new();
+/// test.batch(0..test.len(), &Normalisation::unit(), &mut batch);
+/// assert_eq!(batch, [1.0; 3 * 32 * 32]); // (1, 3, 32, 32), and a white image
+/// assert_eq!(test.labels(), [1]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Dataset {
+    /// (N, H, W, 3)
+    pub(crate) images: Vec<u8>,
+    /// (N), each below the number of classes.
+    pub(crate) labels: Vec<u32>,
+    pub(crate) classes: Vec<String>,
+    pub(crate) size: Size,
+    pub(crate) resized: usize,
+    pub(crate) provenance: Provenance,
+}
+
+/// Without the pixels.
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("provenance", &self.provenance)
+            .field("size", &self.size)
+            .field("images", &self.len())
+            .field("classes", &self.classes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dataset {
+    /// Opens one split of a dataset, which may be
+    ///
+    /// - a folder with `train/` and `test/` or `val/`, in each a folder per class with JPEG or PNG
+    ///   images at any depth; both splits must have the same classes;
+    /// - a folder with a folder per class, which then is any split that is asked for;
+    /// - CIFAR-10 or CIFAR-100 in the official binary or python layout: the folder with its files,
+    ///   the folder above under the official name, or the official `.tar.gz`, which is read as a
+    ///   stream and not unpacked to the disk.
+    ///
+    /// The content decides which it is. Images of another size are fitted as by
+    /// [`Image::fit`](crate::Image::fit). Images are in the order of their files and, in folders, of
+    /// the sorted classes; classes are in the order of the labels. Decoding uses rayon's threads.
+    ///
+    /// # Errors
+    ///
+    /// Anything that is missing, damaged or unequal, with the file and what was expected; images
+    /// that would take more memory than [`Options::memory_limit`].
+    pub fn open(path: impl AsRef<Path>, split: Split, options: &Options<'_>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = fs::metadata(path).at(path)?;
+        if metadata.is_dir() {
+            if let Some(layout) = Layout::of_folder(path) {
+                return cifar::open_folder(path, layout, split, options);
+            }
+            if let Some((layout, below)) = Layout::below(path)? {
+                return cifar::open_folder(&below, layout, split, options);
+            }
+            return folder::open(path, split, options);
+        }
+        if metadata.is_file() {
+            let mut start = Vec::new();
+            File::open(path)
+                .and_then(|file| file.take(2).read_to_end(&mut start))
+                .at(path)?;
+            if start.is_empty() {
+                return Err(Error::new(path, ErrorKind::EmptyFile));
+            }
+            if start == [0x1F, 0x8B] {
+                return cifar::open_archive(path, split, options);
+            }
+        }
+        Err(Error::new(path, ErrorKind::UnknownLayout))
+    }
+
+    /// The number of images, N.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The size of every image.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The pixels of an image, (H, W, 3).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such image.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let bytes = self.size.area() * 3;
+        &self.images[index * bytes..][..bytes]
+    }
+
+    /// The class of every image, (N), as a position in [`Dataset::classes`].
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The names of the classes.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// How many images had another size and were fitted.
+    pub fn resized(&self) -> usize {
+        self.resized
+    }
+
+    /// Where it came from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// Fills `batch` with the normalised pixels of some images, (B, 3, H, W).
+    ///
+    /// What `batch` held is dropped; its memory is used again.
+    ///
+    /// # Panics
+    ///
+    /// If an index is not below [`Dataset::len`].
+    pub fn batch(
+        &self,
+        indices: impl IntoIterator<Item = usize>,
+        normalisation: &Normalisation,
+        batch: &mut Vec<f32>,
+    ) {
+        batch.clear();
+        normalisation.append(indices.into_iter().map(|index| self.image(index)), batch);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Batch normalisation over `(N, H, W)`, per channel.
+
+use candle_core::{D, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// How fast a running statistic follows the batches. Keras and PyTorch use the word "momentum"
+/// for opposite numbers, so the meaning is part of the value.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Momentum {
+    /// The weight of the old value (Keras): `running = m * running + (1 - m) * batch`.
+    OfOldValue(f64),
+    /// The weight of the new value (PyTorch): `running = (1 - m) * running + m * batch`.
+    OfNewValue(f64),
+}
+
+impl Momentum {
+    /// The weight that the batch's statistic gets.
+    pub fn new_value_weight(self) -> f64 {
+        match self {
+            Self::OfOldValue(m) => 1.0 - m,
+            Self::OfNewValue(m) => m,
+        }
+    }
+}
+
+/// Which estimate of the batch's variance the running variance follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunningVariance {
+    /// Divided by `n - 1`: PyTorch, tf.keras.
+    Unbiased,
+    /// Divided by `n`.
+    Biased,
+    /// Divided by `n`, plus epsilon: Keras 1 on Theano.
+    BiasedPlusEpsilon,
+}
+
+/// The constants of a batch normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BatchNormConfig {
+    /// Added to the variance before the square root.
+    pub epsilon: f64,
+    /// How running statistics follow the batches.
+    pub momentum: Momentum,
+    /// Which variance estimate is accumulated.
+    pub running_variance: RunningVariance,
+}
+
+impl BatchNormConfig {
+    /// PyTorch's defaults, the paper's too: epsilon 1e-5, a tenth of the new value.
+    pub const PYTORCH: Self = Self {
+        epsilon: 1e-5,
+        momentum: Momentum::OfNewValue(0.1),
+        running_variance: RunningVariance::Unbiased,
+    };
+    /// Keras's defaults: epsilon 1e-3, 0.99 of the old value.
+    pub const KERAS: Self = Self {
+        epsilon: 1e-3,
+        momentum: Momentum::OfOldValue(0.99),
+        running_variance: RunningVariance::Unbiased,
+    };
+}
+
+/// What a training-mode batch normalisation saw in its batch. Not tracked by gradients.
+#[derive(Debug, Clone)]
+pub struct BatchStatistics {
+    /// Mean per channel, `(C)`.
+    pub mean: Tensor,
+    /// Biased variance per channel, `(C)`.
+    pub variance: Tensor,
+    /// How many values each channel had: `N * H * W`.
+    pub count: usize,
+}
+
+impl BatchStatistics {
+    /// The running mean and variance after this batch.
+    ///
+    /// # Errors
+    /// Shapes that differ from this batch's.
+    pub fn follow(
+        &self,
+        running_mean: &Tensor,
+        running_variance: &Tensor,
+        config: &BatchNormConfig,
+    ) -> Result<(Tensor, Tensor)> {
+        let weight = config.momentum.new_value_weight();
+        let variance = match config.running_variance {
+            RunningVariance::Unbiased => {
+                let n = self.count as f64;
+                (&self.variance * (n / (n - 1.0).max(1.0)))?
+            }
+            RunningVariance::Biased => self.variance.clone(),
+            RunningVariance::BiasedPlusEpsilon => (&self.variance + config.epsilon)?,
+        };
+        let mean = ((running_mean * (1.0 - weight))? + (&self.mean * weight)?)?;
+        let variance = ((running_variance * (1.0 - weight))? + (variance * weight)?)?;
+        Ok((mean, variance))
+    }
+}
+
+fn per_channel(t: &Tensor) -> Result<Tensor> {
+    t.reshape((1, (), 1, 1))
+}
+
+/// Normalises by given statistics (evaluation): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.
+///
+/// # Shapes
+/// `x` and the result `(N, C, H, W)`; the others `(C)`.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn batch_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor> {
+    let scale = gamma.div(&(variance + epsilon)?.sqrt()?)?;
+    let shift = beta.sub(&mean.mul(&scale)?)?;
+    x.broadcast_mul(&per_channel(&scale)?)?
+        .broadcast_add(&per_channel(&shift)?)
+}
+
+/// Normalises by the batch's own statistics (training), and returns them.
+///
+/// # Shapes
+/// `x` and the result `(N, C, H, W)`; `gamma` and `beta` `(C)`.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn batch_norm_train(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+) -> Result<(Tensor, BatchStatistics)> {
+    let (n, c, h, w) = x.dims4()?;
+    // Channels first, so that reductions run over a contiguous last dimension.
+    let rows = x.transpose(0, 1)?.reshape((c, n * h * w))?;
+    let mean = rows.mean_keepdim(D::Minus1)?;
+    let centred = rows.broadcast_sub(&mean)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let scale = gamma
+        .reshape((c, 1))?
+        .div(&(&variance + epsilon)?.sqrt()?)?;
+    let y = centred
+        .broadcast_mul(&scale)?
+        .broadcast_add(&beta.reshape((c, 1))?)?
+        .reshape((c, n, h, w))?
+        .transpose(0, 1)?
+        .contiguous()?;
+    let statistics = BatchStatistics {
+        mean: mean.flatten_all()?.detach(),
+        variance: variance.flatten_all()?.detach(),
+        count: n * h * w,
+    };
+    Ok((y, statistics))
+}

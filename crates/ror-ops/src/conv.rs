@@ -1,0 +1,25 @@
+//! Two-dimensional cross-correlation.
+
+use candle_core::{Result, Tensor};
+
+/// Cross-correlates `x` with `weight`, and adds `bias` per output channel.
+///
+/// # Shapes
+/// `x` `(N, C, H, W)`, `weight` `(O, C, K, K)`, `bias` `(O)`; the result is `(N, O, H', W')` with
+/// `H' = (H + 2 padding - K) / stride + 1`, rounded down.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    let y = x.conv2d(weight, padding, stride, 1, 1)?;
+    match bias {
+        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
+        None => Ok(y),
+    }
+}
