@@ -94,11 +94,9 @@ impl Geometry {
         )?;
         product("weight", &[padded, 4])?;
         check_len("weight", inputs * outputs * kh * kw, weight.len())?;
-        check_finite("weight", weight)?;
         Ok(match bias {
             Some(bias) => {
                 check_len("bias", outputs, bias.len())?;
-                check_finite("bias", bias)?;
                 channel_blocks(bias)
             }
             None => vec![Block::ZERO; blocks(outputs)],
@@ -107,6 +105,29 @@ impl Geometry {
 
     fn is_winograd(&self) -> bool {
         self.kernel == (3, 3) && self.stride == 1 && self.padding == 1
+    }
+}
+
+/// The weights of a convolution as they lie in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Filters<'a> {
+    pub data: &'a [f32],
+    pub inputs: usize,
+    pub outputs: usize,
+    pub taps: usize,
+    /// Whether `data` is that of a convolution whose input gradient this one computes: inputs and outputs have
+    /// changed places, and the taps are in reverse.
+    pub transposed: bool,
+}
+
+impl Filters<'_> {
+    #[inline(always)]
+    pub(super) fn at(&self, o: usize, c: usize, tap: usize) -> f32 {
+        if self.transposed {
+            self.data[(c * self.outputs + o) * self.taps + self.taps - 1 - tap]
+        } else {
+            self.data[(o * self.inputs + c) * self.taps + tap]
+        }
     }
 }
 
@@ -210,6 +231,21 @@ impl Conv2d {
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
+        check_finite("weight", weight)?;
+        check_finite("bias", bias.unwrap_or_default())?;
+        Self::pack(isa, geometry, algorithm, weight, bias, false)
+    }
+
+    /// As [`Self::new`], of any values. With `transposed`, `weight` is `[inputs][outputs][kh][kw]`, that of a convolution
+    /// with stride 1 and padding `p` whose input gradient this one, with padding `kernel - 1 - p`, computes.
+    pub(crate) fn pack(
+        isa: Isa,
+        geometry: Geometry,
+        algorithm: Algorithm,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        transposed: bool,
+    ) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !Algorithm::applicable(&geometry).contains(&algorithm) {
             return Err(shape_error(
@@ -217,11 +253,23 @@ impl Conv2d {
                 format!("{algorithm:?} cannot compute {geometry:?}"),
             ));
         }
-        let (inputs, outputs) = (geometry.inputs, geometry.outputs);
+        let Geometry {
+            inputs,
+            outputs,
+            kernel: (kh, kw),
+            ..
+        } = geometry;
+        let filters = Filters {
+            data: weight,
+            inputs,
+            outputs,
+            taps: kh * kw,
+            transposed,
+        };
         let method = match algorithm {
-            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, inputs, outputs, weight)),
-            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, inputs, outputs, weight)),
-            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, weight)),
+            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, filters)),
+            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, filters)),
+            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, filters)),
         };
         Ok(Self {
             geometry,

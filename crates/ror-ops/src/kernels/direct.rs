@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, blocks};
-use super::conv::Geometry;
+use super::conv::{Filters, Geometry};
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
 use super::simd::{Isa, Kernel, Simd};
@@ -25,22 +25,19 @@ pub(super) struct Direct {
 const CACHE: usize = 384 * 1024;
 
 impl Direct {
-    /// Packs weights `[out][in][kh][kw]`.
-    pub(super) fn new(isa: Isa, geometry: Geometry, weight: &[f32]) -> Self {
-        let Geometry {
-            inputs,
-            outputs,
-            kernel: (kh, kw),
-            ..
-        } = geometry;
-        let (in_blocks, taps) = (blocks(inputs), kh * kw);
-        let mut panels = Panels::zeroed(isa, 1, taps * in_blocks * LANES, outputs);
-        for (i, filter) in weight.chunks_exact(taps).enumerate() {
-            let (o, c) = (i / inputs, i % inputs);
-            for (tap, &w) in filter.iter().enumerate() {
-                panels.set(0, tap * in_blocks * LANES + c, o, w);
+    /// Packs filters of that geometry.
+    pub(super) fn new(isa: Isa, geometry: Geometry, filters: Filters<'_>) -> Self {
+        let in_blocks = blocks(geometry.inputs);
+        let per_tap = in_blocks * LANES;
+        let mut panels = Panels::zeroed(isa, 1, filters.taps * per_tap, geometry.outputs);
+        panels.fill(geometry.outputs, |k, o| {
+            let (tap, c) = (k / per_tap, k % per_tap);
+            if c < geometry.inputs {
+                filters.at(o, c, tap)
+            } else {
+                0.0
             }
-        }
+        });
         Self {
             isa,
             geometry,

@@ -10,15 +10,18 @@
 //!
 //! Planes lie an odd number of cache lines apart, so that the strided passes do not hit one cache set.
 
+mod filters;
 mod tiles;
 mod transform;
 
 use std::ops::Range;
 
 use super::blocked::{Block, LANES, blocks};
+use super::conv::Filters;
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
 use super::simd::Isa;
+use filters::PackPanel;
 use tiles::{InputRow, OutputRow};
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`.
@@ -44,18 +47,28 @@ pub(super) struct Grid {
 const CACHE: usize = 320 * 1024 / 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
-    /// Transforms and packs weights `[out][in][3][3]`.
-    pub(super) fn new(isa: Isa, inputs: usize, outputs: usize, weight: &[f32]) -> Self {
-        let mut panels = Panels::zeroed(isa, T * T, blocks(inputs) * LANES, outputs);
-        for (i, g) in weight.as_chunks::<9>().0.iter().enumerate() {
-            let (o, c) = (i / inputs, i % inputs);
-            for (plane, u) in transform::filter::<T>(*g).as_flattened().iter().enumerate() {
-                panels.set(plane, c, o, *u as f32);
-            }
+    /// Transforms and packs 3x3 filters.
+    pub(super) fn new(isa: Isa, filters: Filters<'_>) -> Self {
+        let in_blocks = blocks(filters.inputs);
+        let k = in_blocks * LANES;
+        let mut panels = Panels::zeroed(isa, T * T, k, filters.outputs);
+        for i in 0..panels.count() {
+            let (block, width) = panels.columns(i);
+            let (first, out) = (block * LANES, panels.panel_mut(i));
+            // SAFETY: the panel's slice has the length that its width calls for.
+            unsafe {
+                isa.dispatch(PackPanel::<T> {
+                    filters,
+                    first,
+                    out,
+                    width,
+                    k,
+                })
+            };
         }
         Self {
             isa,
-            in_blocks: blocks(inputs),
+            in_blocks,
             panels,
         }
     }
