@@ -1,5 +1,7 @@
 //! `conv2d` on tensors against plain loops in `f64`.
 
+#![allow(clippy::unwrap_used)] // clippy takes the helpers of a test for no test
+
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 use ror_ops::conv2d;
@@ -48,7 +50,7 @@ fn flat(t: &Tensor) -> Vec<f64> {
 /// Result of the convolution and, for the loss `sum(result * probe)`, the gradients of `x` and `w`: every product
 /// that a convolution consists of, visited once.
 fn twin(x: &Tensor, w: &Tensor, stride: usize, padding: usize, probe: &Tensor) -> [Tensor; 3] {
-    let (n, c, h, wd) = x.dims4().unwrap();
+    let (_, c, h, wd) = x.dims4().unwrap();
     let (o, _, kh, kw) = w.dims4().unwrap();
     let (_, _, oh, ow) = probe.dims4().unwrap();
     let (xs, ws, ps) = (flat(x), flat(w), flat(probe));

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, blocks};
-use super::conv::{Filters, Geometry};
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::{Filters, Geometry};
 use super::simd::{Isa, Kernel, Simd};
 
 /// A packed convolution by gathered pixels.

@@ -7,6 +7,7 @@
 //!
 //! All entry points check shapes and lengths and then hand pointers to kernels that check nothing.
 
+mod algorithm;
 mod blocked;
 mod conv;
 mod dense;
@@ -14,21 +15,25 @@ mod direct;
 mod epilogue;
 mod error;
 mod gemm;
+mod geometry;
 mod merge;
 mod pooling;
 mod simd;
+mod split;
 mod stem;
 mod threads;
 mod winograd;
 
+pub use algorithm::Algorithm;
 pub use blocked::{
     Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8,
     to_blocked, to_blocked_u8,
 };
-pub use conv::{Algorithm, Conv2d, Geometry};
+pub use conv::Conv2d;
 pub use dense::Dense;
 pub use epilogue::{Fused, MAX_TERMS, Output, Preact, Source, Term};
 pub use error::{KernelError, Result};
+pub use geometry::Geometry;
 pub use merge::{merge, pad_shortcut};
 pub use pooling::{MaxPool, global_average_pool};
 pub use simd::Isa;

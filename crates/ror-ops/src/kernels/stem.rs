@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, as_flat_mut, check_affine, shape_error};
-use super::conv::{Geometry, Split};
 use super::direct::Finish;
 use super::epilogue::{Epilogue, Fused, Output};
 use super::error::{Result, check_at_least, check_finite, check_len, product};
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::Geometry;
 use super::simd::Isa;
+use super::split::Split;
 use super::threads::Pool;
 
 /// Images in a layout that a user has them in.

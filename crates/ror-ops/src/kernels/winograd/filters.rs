@@ -1,7 +1,7 @@
 //! Weights to transformed, packed panels.
 
 use super::super::blocked::LANES;
-use super::super::conv::Filters;
+use super::super::geometry::Filters;
 use super::super::simd::{Kernel, Simd};
 use super::transform;
 

@@ -17,9 +17,9 @@ mod transform;
 use std::ops::Range;
 
 use super::blocked::{Block, LANES, blocks};
-use super::conv::Filters;
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::Filters;
 use super::simd::Isa;
 use filters::PackPanel;
 use tiles::{InputRow, OutputRow};
