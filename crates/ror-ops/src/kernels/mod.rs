@@ -17,6 +17,7 @@ mod error;
 mod gemm;
 mod geometry;
 mod merge;
+mod placement;
 mod pooling;
 mod simd;
 mod split;
