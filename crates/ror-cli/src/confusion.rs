@@ -67,7 +67,11 @@ pub(crate) fn to_svg(confusion: &[Vec<u64>], classes: &[String]) -> String {
 
 /// Blue for what is right, red for what is not; the square root lets single mistakes be seen.
 fn shade(share: f64, right: bool) -> String {
-    let (r, g, b) = if right { (33.0, 102.0, 172.0) } else { (178.0, 24.0, 43.0) };
+    let (r, g, b) = if right {
+        (33.0, 102.0, 172.0)
+    } else {
+        (178.0, 24.0, 43.0)
+    };
     let strength = share.sqrt();
     let mix = |ink: f64| (246.0 + (ink - 246.0) * strength).round() as u8;
     format!("#{:02x}{:02x}{:02x}", mix(r), mix(g), mix(b))

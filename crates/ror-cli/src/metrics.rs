@@ -64,7 +64,13 @@ impl Metrics {
 
     pub(crate) fn evaluation(&self, classes: &[String]) -> Evaluation {
         let images: u64 = self.confusion.iter().flatten().sum();
-        let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+        let share = |part: u64, whole: u64| {
+            if whole == 0 {
+                0.0
+            } else {
+                part as f64 / whole as f64
+            }
+        };
         let right: u64 = (0..classes.len()).map(|i| self.confusion[i][i]).sum();
         let per_class = classes.iter().enumerate().map(|(index, class)| {
             let of_class: u64 = self.confusion[index].iter().sum();
