@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use ror_models::{Description, Dialect, Family, Model, Network};
+use ror_models::{Description, Dialect, Family, Model, Network, TensorRole};
 use ror_weights::{Kernels, LoadOptions, Weights, load};
 use serde_json::Value;
 
@@ -263,6 +263,34 @@ impl Fixture {
             .into_iter()
             .zip(sums.into_iter().map(str::to_owned))
             .collect()
+    }
+}
+
+/// Our name of a tensor as Keras's: the layer's name and the weight's. `layers` are
+/// [`Fixture::keras_names`].
+pub fn keras_name(
+    layers: &BTreeMap<String, String>,
+    name: &str,
+    role: TensorRole,
+) -> (String, &'static str) {
+    let (path, _) = name.rsplit_once('.').unwrap();
+    let weight = match role {
+        TensorRole::ConvWeight | TensorRole::DenseWeight => "kernel",
+        TensorRole::ConvBias | TensorRole::DenseBias => "bias",
+        TensorRole::NormScale => "gamma",
+        TensorRole::NormShift => "beta",
+        TensorRole::RunningMean => "moving_mean",
+        TensorRole::RunningVariance => "moving_variance",
+    };
+    (layers[path].clone(), weight)
+}
+
+/// What tf.keras holds for a tensor of this role, in our order of dimensions.
+pub fn from_keras(array: &Tensor, role: TensorRole) -> Tensor {
+    match role {
+        TensorRole::ConvWeight => array.permute((3, 2, 0, 1)).unwrap(),
+        TensorRole::DenseWeight => array.t().unwrap(),
+        _ => array.clone(),
     }
 }
 

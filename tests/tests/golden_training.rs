@@ -9,7 +9,9 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use ror_blocks::{Mode, Noise};
 use ror_models::{Network, Parameters, TensorRole};
-use ror_tests::golden::{Fixture, fixtures, relative_difference, values, var_builder};
+use ror_tests::golden::{
+    Fixture, fixtures, from_keras, keras_name, relative_difference, values, var_builder,
+};
 
 const LOSS: f64 = 1e-5;
 const GRADIENT: f32 = 1e-3;
@@ -109,24 +111,6 @@ fn before_norm(network: &Network, name: &str, role: TensorRole) -> bool {
     role == TensorRole::ConvBias && (pre_activation || !name.contains("shortcut"))
 }
 
-/// Our name of a tensor as Keras's: the layer's name and the weight's.
-fn keras_name(
-    layers: &BTreeMap<String, String>,
-    name: &str,
-    role: TensorRole,
-) -> (String, &'static str) {
-    let (path, _) = name.rsplit_once('.').unwrap();
-    let weight = match role {
-        TensorRole::ConvWeight | TensorRole::DenseWeight => "kernel",
-        TensorRole::ConvBias | TensorRole::DenseBias => "bias",
-        TensorRole::NormScale => "gamma",
-        TensorRole::NormShift => "beta",
-        TensorRole::RunningMean => "moving_mean",
-        TensorRole::RunningVariance => "moving_variance",
-    };
-    (layers[path].clone(), weight)
-}
-
 #[test]
 fn tf_keras_passes_are_repeated() {
     let mut passes = 0;
@@ -146,11 +130,7 @@ fn tf_keras_passes_are_repeated() {
         pass.assert_gradients(&fixture, |name, role| {
             let (layer, weight) = keras_name(&layers, name, role);
             let gradient = &gradients[&format!("{layer}/{weight}")];
-            match role {
-                TensorRole::ConvWeight => gradient.permute((3, 2, 0, 1)).unwrap(),
-                TensorRole::DenseWeight => gradient.t().unwrap(),
-                _ => gradient.clone(),
-            }
+            from_keras(gradient, role)
         });
         pass.assert_statistics(&fixture, |name| {
             let role = if name.ends_with("mean") {

@@ -66,7 +66,8 @@ impl ModelOptions {
             let kinds: Vec<ShortcutKind> = self.shortcuts.iter().map(|&k| k.into()).collect();
             if kinds.len() != d.levels {
                 bail!(
-                    "{name} has {} levels of shortcuts, --shortcuts names {}; --levels changes that",
+                    "the model has {} levels of shortcuts, --shortcuts names {}; --levels changes \
+                     that",
                     d.levels,
                     kinds.len()
                 );

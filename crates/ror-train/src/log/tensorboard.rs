@@ -19,7 +19,7 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// Begins a new event file in `folder`. TensorBoard forgets what older files there say about
-    /// steps from `step` on.
+    /// steps after `step`.
     pub(crate) fn create(folder: &Path, step: u64) -> Result<Self> {
         let started = now() as u64;
         let (path, file) = (0..)
@@ -41,7 +41,7 @@ impl EventLog {
         if step > 0 {
             let mut session = Message::default();
             session.number(1, 1); // START
-            let mut event = Message::event(step);
+            let mut event = Message::event(step + 1);
             event.message(7, &session);
             log.record(&event)?;
         }
