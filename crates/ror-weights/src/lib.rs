@@ -1,9 +1,9 @@
 //! Weight import and export for RoR networks.
 //!
-//! [`load`] reads Keras HDF5 and `.keras` files of any age, PyTorch state dicts and safetensors,
-//! told apart by their content, and finds the network that they belong to. [`save_safetensors`]
-//! writes weights with their network's description, [`save_keras_h5`] a whole model that Keras
-//! loads.
+//! [`load`](fn@load) reads Keras HDF5 and `.keras` files of any age, PyTorch state dicts and
+//! safetensors, told apart by their content, and finds the network that they belong to.
+//! [`save_safetensors`] writes weights with their network's description, [`save_keras_h5`] a whole
+//! model that Keras loads.
 
 #![forbid(unsafe_code)]
 
