@@ -118,6 +118,17 @@ pub enum ErrorKind {
         found: String,
     },
 
+    /// The format cannot express the network.
+    #[error("{model} cannot be written as {format}: {reason}")]
+    Inexpressible {
+        /// The network.
+        model: String,
+        /// The format.
+        format: &'static str,
+        /// What it has no place for.
+        reason: String,
+    },
+
     /// A tensor could not be made or read.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affine;
 mod archive;
 mod array;
 mod content;
@@ -16,6 +17,7 @@ mod keras;
 mod load;
 mod metadata;
 mod named;
+mod onnx;
 mod pytorch;
 mod safetensors;
 mod save;
@@ -23,5 +25,6 @@ mod weights;
 
 pub use error::{ErrorKind, WeightsError};
 pub use load::{Kernels, LoadOptions, load};
+pub use onnx::{OnnxOptions, save_onnx};
 pub use save::{save_keras_h5, save_safetensors};
 pub use weights::{Format, Metadata, Normalisation, Weights};

@@ -63,36 +63,51 @@ pub(crate) fn import(file: NamedFile, options: &LoadOptions) -> Result<Found> {
 /// Checks that `tensors` are those of `network`, no more and no fewer.
 pub(crate) fn place(
     network: &Network,
-    mut tensors: BTreeMap<String, Array>,
+    tensors: BTreeMap<String, Array>,
 ) -> Result<BTreeMap<String, Array>> {
+    let stored = tensors.iter();
+    check(
+        network,
+        stored.map(|(name, a)| (name.as_str(), a.name.as_str(), a.shape.as_slice())),
+    )?;
+    Ok(tensors)
+}
+
+/// Checks that the tensors stored, each by its name in the network, its name in the file and its
+/// shape, are those of `network`, no more and no fewer.
+pub(crate) fn check<'a>(
+    network: &Network,
+    stored: impl Iterator<Item = (&'a str, &'a str, &'a [usize])>,
+) -> Result<()> {
     let model = || network.description.to_string();
-    let mut placed = BTreeMap::new();
+    let mut stored: BTreeMap<_, _> = stored
+        .map(|(name, as_, shape)| (name, (as_, shape)))
+        .collect();
     for spec in network.tensors() {
-        let Some(array) = tensors.remove(&spec.name) else {
+        let Some((name, shape)) = stored.remove(spec.name.as_str()) else {
             return Err(ErrorKind::Missing {
                 tensor: spec.name,
                 shape: spec.shape,
                 model: model(),
             });
         };
-        if array.shape != spec.shape {
+        if shape != spec.shape {
             return Err(ErrorKind::Shape {
                 tensor: spec.name,
-                stored: array.name,
+                stored: name.to_owned(),
                 expected: spec.shape,
-                found: array.shape,
+                found: shape.to_vec(),
                 model: model(),
             });
         }
-        placed.insert(spec.name, array);
     }
-    match tensors.into_values().next() {
-        Some(array) => Err(ErrorKind::Surplus {
-            tensor: array.name,
-            shape: array.shape,
+    match stored.into_values().next() {
+        Some((name, shape)) => Err(ErrorKind::Surplus {
+            tensor: name.to_owned(),
+            shape: shape.to_vec(),
             model: model(),
         }),
-        None => Ok(placed),
+        None => Ok(()),
     }
 }
 

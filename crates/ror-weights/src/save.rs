@@ -66,38 +66,39 @@ pub fn save_keras_h5(path: &Path, weights: &Weights) -> Result<(), WeightsError>
 }
 
 /// Checks `weights` and writes them through `write`, which gets the arrays in the network's order.
-fn save(
+pub(crate) fn save(
     path: &Path,
     weights: &Weights,
     write: impl FnOnce(&Network, Vec<Array>, &mut dyn Write) -> Result<()>,
 ) -> Result<(), WeightsError> {
+    save_in_stream(path, weights, |network, out| {
+        let arrays = network
+            .tensors()
+            .into_iter()
+            .map(|spec| Array::new(spec.name.clone(), spec.shape, weights.values(&spec.name)?))
+            .collect::<Result<_>>()?;
+        write(network, arrays, out)
+    })
+}
+
+/// Like [`save`], for formats that ask for one array after the other ([`Weights::values`]).
+pub(crate) fn save_in_stream(
+    path: &Path,
+    weights: &Weights,
+    write: impl FnOnce(&Network, &mut dyn Write) -> Result<()>,
+) -> Result<(), WeightsError> {
     let checked = || -> Result<_> {
         let network = weights.network()?;
         weights.metadata.check(&network.description)?;
-        let arrays = weights
-            .tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let values = tensor
-                    .to_dtype(candle_core::DType::F32)?
-                    .flatten_all()?
-                    .to_vec1()?;
-                Ok((
-                    name.clone(),
-                    Array::new(name.clone(), tensor.dims().to_vec(), values)?,
-                ))
-            })
-            .collect::<Result<_>>()?;
-        let mut placed = named::place(&network, arrays)?;
-        let arrays = network
-            .tensors()
-            .iter()
-            .filter_map(|s| placed.remove(&s.name))
-            .collect();
-        Ok((network, arrays))
+        let stored = weights.tensors.iter();
+        named::check(
+            &network,
+            stored.map(|(name, tensor)| (name.as_str(), name.as_str(), tensor.dims())),
+        )?;
+        Ok(network)
     };
     checked()
-        .and_then(|(network, arrays)| write_atomically(path, |out| write(&network, arrays, out)))
+        .and_then(|network| write_atomically(path, |out| write(&network, out)))
         .map_err(|kind| WeightsError::new(path, kind))
 }
 
