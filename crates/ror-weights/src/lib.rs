@@ -26,5 +26,6 @@ mod weights;
 pub use error::{ErrorKind, WeightsError};
 pub use load::{Kernels, LoadOptions, load};
 pub use onnx::{OnnxOptions, save_onnx};
+pub use pytorch::{PytorchNames, save_pytorch};
 pub use save::{save_keras_h5, save_safetensors};
 pub use weights::{Format, Metadata, Normalisation, Weights};

@@ -9,6 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::infer;
 use crate::load::{Found, LoadOptions, network};
 use crate::metadata;
+use crate::pytorch::from_pytorchcv;
 use crate::weights::{Format, Metadata};
 
 /// Tensors by name, and what the file says of itself.
@@ -108,83 +109,5 @@ pub(crate) fn check<'a>(
             model: model(),
         }),
         None => Ok(()),
-    }
-}
-
-/// Our name of a tensor that pytorchcv (`ror_cifar.py`) calls `name`; `None` for names of other
-/// origin.
-fn from_pytorchcv(name: &str) -> Option<String> {
-    if let Some(rest) = name.strip_prefix("output.") {
-        return Some(format!("head.dense.{rest}"));
-    }
-    let rest = name.strip_prefix("features.")?;
-    let (path, rest) = if let Some(rest) = rest.strip_prefix("init_block.") {
-        ("stem.".to_owned(), rest)
-    } else if let Some(rest) = rest.strip_prefix("body.shortcut.") {
-        ("root.shortcut.".to_owned(), rest)
-    } else {
-        let (stage, rest) = rest.strip_prefix("body.stages.stage")?.split_once('.')?;
-        if let Some(rest) = rest.strip_prefix("shortcut.") {
-            (format!("root.group{stage}.shortcut."), rest)
-        } else {
-            let (unit, rest) = rest.strip_prefix("units.unit")?.split_once('.')?;
-            let block = format!("root.group{stage}.block{unit}.");
-            if let Some(rest) = rest.strip_prefix("identity_conv.") {
-                (format!("{block}shortcut."), rest)
-            } else {
-                let (conv, rest) = rest.strip_prefix("body.conv")?.split_once('.')?;
-                // pytorchcv pairs a convolution with its norm, we number both.
-                return match rest.split_once('.')? {
-                    ("conv", tensor) => Some(format!("{block}conv{conv}.{tensor}")),
-                    ("bn", tensor) => Some(format!("{block}norm{conv}.{tensor}")),
-                    _ => None,
-                };
-            }
-        }
-    };
-    match rest.split_once('.')? {
-        ("conv", tensor) => Some(format!("{path}conv.{tensor}")),
-        ("bn", tensor) => Some(format!("{path}norm.{tensor}")),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pytorchcv_names_become_ours() {
-        for (theirs, ours) in [
-            ("features.init_block.conv.weight", "stem.conv.weight"),
-            (
-                "features.init_block.bn.running_var",
-                "stem.norm.running_var",
-            ),
-            ("features.body.shortcut.bn.bias", "root.shortcut.norm.bias"),
-            (
-                "features.body.stages.stage2.shortcut.conv.weight",
-                "root.group2.shortcut.conv.weight",
-            ),
-            (
-                "features.body.stages.stage3.units.unit12.body.conv2.bn.weight",
-                "root.group3.block12.norm2.weight",
-            ),
-            (
-                "features.body.stages.stage2.units.unit1.identity_conv.conv.weight",
-                "root.group2.block1.shortcut.conv.weight",
-            ),
-            ("output.bias", "head.dense.bias"),
-        ] {
-            assert_eq!(from_pytorchcv(theirs).as_deref(), Some(ours));
-        }
-        for other in [
-            "stem.conv.weight",
-            "features.body.x",
-            "features.init_block.activ.weight",
-            "layer1.0.bn1.bias",
-        ] {
-            assert_eq!(from_pytorchcv(other), None);
-        }
     }
 }

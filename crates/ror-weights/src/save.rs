@@ -4,15 +4,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use ::safetensors::serialize;
-use ::safetensors::tensor::{Dtype, TensorView};
 use ror_models::Network;
 
 use crate::array::Array;
-use crate::error::{ErrorKind, Result, WeightsError, damaged};
+use crate::error::{ErrorKind, Result, WeightsError};
 use crate::keras;
 use crate::metadata;
 use crate::named;
+use crate::safetensors;
 use crate::weights::Weights;
 
 /// Writes safetensors that carry their network's description, class names and normalisation, which
@@ -25,26 +24,8 @@ use crate::weights::Weights;
 /// incomplete.
 pub fn save_safetensors(path: &Path, weights: &Weights) -> Result<(), WeightsError> {
     save(path, weights, |network, arrays, out| {
-        let bytes: Vec<Vec<u8>> = arrays
-            .iter()
-            .map(|a| a.data.iter().flat_map(|v| v.to_le_bytes()).collect())
-            .collect();
-        let views = arrays
-            .iter()
-            .zip(&bytes)
-            .map(|(array, bytes)| {
-                Ok((
-                    &array.name,
-                    TensorView::new(Dtype::F32, array.shape.clone(), bytes)?,
-                ))
-            })
-            .collect::<Result<Vec<_>, ::safetensors::SafeTensorError>>();
         let text = metadata::to_text(&network.description, &weights.metadata)?;
-        let pairs = Some([(metadata::KEY.to_owned(), text)].into());
-        let file = views
-            .and_then(|views| serialize(views, pairs))
-            .map_err(|e| damaged("safetensors file", e))?;
-        Ok(out.write_all(&file)?)
+        Ok(out.write_all(&safetensors::write(arrays, Vec::new(), text)?)?)
     })
 }
 
