@@ -11,6 +11,7 @@ mod affine;
 mod archive;
 mod array;
 mod content;
+mod equivalent;
 mod error;
 mod infer;
 mod keras;
