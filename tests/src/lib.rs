@@ -1,1 +1,3 @@
-//! Tests across the crates of `ror`.
+//! Tests across the crates of `ror`, and what they share.
+
+pub mod random;

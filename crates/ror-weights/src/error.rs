@@ -130,7 +130,7 @@ pub enum ErrorKind {
     },
 
     /// The format cannot express the network.
-    #[error("{model} cannot be written as {format}: {reason}")]
+    #[error("`{model}` cannot be written as {format}: {reason}")]
     Inexpressible {
         /// The network.
         model: String,

@@ -102,10 +102,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut weights = args
         .weights_options
         .load(&args.input, Some(&args.model_options))?;
-    match &args.to {
-        Some(Destination::Dialect(dialect)) => weights = weights.in_dialect(*dialect)?,
-        Some(Destination::Model(description)) => weights = weights.expressed_as(description)?,
-        None => {}
+    if let Some(to) = &args.to {
+        weights = match to {
+            Destination::Dialect(dialect) => weights.in_dialect(*dialect),
+            Destination::Model(description) => weights.expressed_as(description),
+        }
+        .with_context(|| args.input.display().to_string())?;
     }
     add_metadata(args, &mut weights.metadata, weights.description.classes)?;
     write(args, &target, &weights)?;
