@@ -1,5 +1,7 @@
 //! `ror convert`: the output's name and the options choose the format, mistakes leave nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

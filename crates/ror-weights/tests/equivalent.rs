@@ -1,5 +1,7 @@
 //! Weights expressed for another network compute the same; where none can, the difference is named.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use candle_core::{DType, Device, Tensor};
 use ror_models::{Description, Dialect, Network, Parameters, ShortcutKind, TensorRole};
 use ror_weights::*;

@@ -1,5 +1,7 @@
 //! ONNX files compute in another runtime what the network does here.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use candle_core::{DType, Device, Tensor};
 use ror_models::{Description, Network, Parameters, ShortcutKind, TensorRole};
 use ror_weights::*;

@@ -1,5 +1,7 @@
 //! State dicts for PyTorch: their names, their counters, what is refused.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
