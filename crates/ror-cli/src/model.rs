@@ -60,8 +60,12 @@ impl ModelOptions {
         }
         if !self.shortcuts.is_empty() {
             let kinds: Vec<ShortcutKind> = self.shortcuts.iter().map(|&k| k.into()).collect();
-            if self.levels.is_some_and(|levels| levels != kinds.len()) {
-                bail!("--levels and --shortcuts disagree about the number of levels");
+            if kinds.len() != d.levels {
+                bail!(
+                    "{name} has {} levels of shortcuts, --shortcuts names {}; --levels changes that",
+                    d.levels,
+                    kinds.len()
+                );
             }
             d = d.with_shortcuts(&kinds);
         }

@@ -6,7 +6,9 @@
 
 mod batch_norm;
 mod conv;
+mod conv_op;
 mod elementwise;
+pub mod kernels;
 mod pool;
 mod shortcut;
 

@@ -1,10 +1,10 @@
 //! Weight import and export for RoR networks.
 //!
-//! [`load`] reads Keras HDF5 and `.keras` files of any age, PyTorch state dicts and safetensors,
-//! told apart by their content, and finds the network that they belong to. [`save_safetensors`]
-//! writes weights with their network's description, [`save_keras_h5`] a whole model that Keras
-//! loads, [`save_onnx`] one for every other runtime, [`save_pytorch`] a state dict. Where two networks
-//! compute the same, [`Weights::expressed_as`] gives one the weights of the other.
+//! [`load`](fn@load) reads Keras HDF5 and `.keras` files of any age, PyTorch state dicts and
+//! safetensors, told apart by their content, and finds the network that they belong to.
+//! [`save_safetensors`] writes weights with their network's description, [`save_keras_h5`] a whole
+//! model that Keras loads, [`save_onnx`] one for every other runtime, [`save_pytorch`] a state dict.
+//! Where two networks compute the same, [`Weights::expressed_as`] gives one the weights of the other.
 
 #![forbid(unsafe_code)]
 

@@ -15,7 +15,7 @@ use crate::safetensors;
 use crate::weights::Weights;
 
 /// Writes safetensors that carry their network's description, class names and normalisation, which
-/// [`load`](crate::load) reads back. The same weights give the same bytes.
+/// [`load`](fn@crate::load) reads back. The same weights give the same bytes.
 ///
 /// The file appears under `path` when it is complete; what was there before stays until then.
 ///
@@ -35,7 +35,7 @@ pub fn save_safetensors(path: &Path, weights: &Weights) -> Result<(), WeightsErr
 ///
 /// Stochastic depth becomes the scaling of evaluation, a shortcut of type A a fixed 1x1
 /// convolution. The file also carries what [`save_safetensors`] writes, so that
-/// [`load`](crate::load) reads it back exactly.
+/// [`load`](fn@crate::load) reads it back exactly.
 ///
 /// # Errors
 /// As [`save_safetensors`].

@@ -27,7 +27,7 @@ pub enum PytorchNames {
 /// counter `num_batches_tracked` (int64, zero). `load_state_dict` takes it with `strict=True`.
 ///
 /// The file also carries what [`save_safetensors`](crate::save_safetensors) writes, so that
-/// [`load`](crate::load) reads it back exactly.
+/// [`load`](fn@crate::load) reads it back exactly.
 ///
 /// # Errors
 /// As [`save_safetensors`](crate::save_safetensors); pytorchcv's names for a network that

@@ -1,0 +1,190 @@
+//! The matrix product under every convolution: rows of inputs times a panel of packed weights.
+//!
+//! `C[row][o] = sum over k of A[row][k] * B[k][o]` for up to [`Isa::panel`](super::Isa) output channels `o`. A is
+//! read where it lies, as a [`Walk`] of runs of consecutive `k` with rows a fixed step apart, which covers
+//! transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
+//!
+//! The register tile is `MR` rows by two vectors: with `MR` = 12 and AVX-512 a step of `k` costs 12 cycles of
+//! multiply-adds and 7 of loads.
+
+use super::blocked::{Block, LANES, as_flat_mut, blocks};
+use super::simd::{Isa, Kernel, Simd};
+
+/// How the rows of A lie in memory: `STEP` floats apart, each row in runs of consecutive `k`.
+///
+/// `STEP` is 16 for pixels or tiles of the blocked layout, and the stride of the convolution for a plain image.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<const STEP: usize> {
+    /// Run 0 of row 0.
+    pub a: *const f32,
+    /// Floats from a run to the next.
+    pub stride: usize,
+    pub runs: usize,
+    /// Length of a run.
+    pub depth: usize,
+}
+
+/// One panel's product.
+pub(super) struct Product<const STEP: usize> {
+    pub walk: Walk<STEP>,
+    pub rows: usize,
+    /// `[runs * depth][width]`.
+    pub b: *const f32,
+    /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
+    pub width: usize,
+    /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
+    pub c: *mut f32,
+    pub c_stride: usize,
+}
+
+impl<const STEP: usize> Kernel for Product<STEP> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passes on the contract.
+        unsafe {
+            if S::LANES == 16 && self.width == 16 {
+                self.vectors::<S, 1>();
+            } else {
+                self.vectors::<S, 2>();
+            }
+        }
+    }
+}
+
+impl<const STEP: usize> Product<STEP> {
+    /// Splits the rows into groups of nearly equal size.
+    #[inline(always)]
+    unsafe fn vectors<S: Simd, const NV: usize>(&self) {
+        let groups = self.rows.div_ceil(S::MAX_ROWS);
+        let mut row = 0;
+        for group in 0..groups {
+            let rows = (self.rows - row).div_ceil(groups - group);
+            macro_rules! with_rows {
+                ($($mr:literal)*) => {
+                    match rows {
+                        // SAFETY: `row + rows` is at most `self.rows`.
+                        $($mr if $mr <= S::MAX_ROWS => unsafe { self.tile::<S, $mr, NV>(row) },)*
+                        _ => {}
+                    }
+                };
+            }
+            with_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            row += rows;
+        }
+    }
+
+    /// The register tile: `MR` rows times `NV` vectors over the whole of `k`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
+        // SAFETY: rows and columns lie within A, B and C as the fields say.
+        unsafe {
+            let mut acc = [[S::splat(0.0); NV]; MR];
+            let mut b = self.b;
+            for run in 0..self.walk.runs {
+                let mut a = self.walk.a.add(run * self.walk.stride + row * STEP);
+                for _ in 0..self.walk.depth {
+                    let mut weights = [S::splat(0.0); NV];
+                    for (j, weight) in weights.iter_mut().enumerate() {
+                        *weight = S::load(b.add(j * S::LANES));
+                    }
+                    for (m, acc) in acc.iter_mut().enumerate() {
+                        let x = S::splat(*a.add(m * STEP));
+                        for (acc, &weight) in acc.iter_mut().zip(&weights) {
+                            *acc = S::mul_add(x, weight, *acc);
+                        }
+                    }
+                    a = a.add(1);
+                    b = b.add(NV * S::LANES);
+                }
+            }
+            for (m, acc) in acc.iter().enumerate() {
+                for (j, &acc) in acc.iter().enumerate() {
+                    let lane = j * S::LANES;
+                    let c = self
+                        .c
+                        .add(lane / LANES * self.c_stride + (row + m) * LANES + lane % LANES);
+                    S::store(c, acc);
+                }
+            }
+        }
+    }
+}
+
+/// Weights packed for [`Product`]: panels of output channels, each `[planes][k][width]`.
+#[derive(Clone)]
+pub(super) struct Panels {
+    data: Vec<Block>,
+    /// Output channels in a full panel; the last may be narrower.
+    panel: usize,
+    planes: usize,
+    /// Rows of a plane.
+    k: usize,
+    out_blocks: usize,
+}
+
+impl Panels {
+    /// All zeros: `planes` matrices of `k` rows and `channels` columns.
+    pub(super) fn zeroed(isa: Isa, planes: usize, k: usize, channels: usize) -> Self {
+        let out_blocks = blocks(channels);
+        Self {
+            data: vec![Block::ZERO; planes * k * out_blocks],
+            panel: isa.panel(),
+            planes,
+            k,
+            out_blocks,
+        }
+    }
+
+    /// All planes of panel `i` as `[planes][k][width]`, to be filled.
+    pub(super) fn panel_mut(&mut self, i: usize) -> &mut [f32] {
+        let (first, width) = self.columns(i);
+        let start = first * self.planes * self.k;
+        &mut as_flat_mut(&mut self.data)[start * LANES..][..self.planes * self.k * width]
+    }
+
+    /// Fills a single plane: row `k`, column `o` is `weight(k, o)`, for the first `k` rows and `o` columns.
+    pub(super) fn fill(&mut self, columns: usize, weight: impl Fn(usize, usize) -> f32) {
+        for i in 0..self.count() {
+            let (first, width) = self.columns(i);
+            let first = first * LANES;
+            let real = width.min(columns - first);
+            for (k, row) in self.panel_mut(i).chunks_exact_mut(width).enumerate() {
+                for (o, slot) in row[..real].iter_mut().enumerate() {
+                    *slot = weight(k, first + o);
+                }
+            }
+        }
+    }
+
+    /// Number of panels.
+    pub(super) fn count(&self) -> usize {
+        (self.out_blocks * LANES).div_ceil(self.panel)
+    }
+
+    /// First block of output channels and number of channels of panel `i`.
+    pub(super) fn columns(&self, i: usize) -> (usize, usize) {
+        let first = i * self.panel;
+        (
+            first / LANES,
+            self.panel.min(self.out_blocks * LANES - first),
+        )
+    }
+
+    /// Where `plane` of panel `i` starts.
+    ///
+    /// # Panics
+    /// If there is no such panel or plane.
+    pub(super) fn plane(&self, i: usize, plane: usize) -> *const f32 {
+        let (first, width) = self.columns(i);
+        let start = (first * self.planes + plane * width / LANES) * self.k;
+        self.data[start..start + width / LANES * self.k]
+            .as_ptr()
+            .cast()
+    }
+
+    /// Memory that the weights take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.data.as_slice())
+    }
+}

@@ -1,0 +1,63 @@
+//! AVX-512 F: 16 lanes, 32 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// The AVX-512 instance.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+/// Runs `kernel` compiled for AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F; the pointers in `kernel` are valid.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function requires what `Kernel::run` does.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+// SAFETY (every block): the trait's contract provides the instruction set and valid pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const MAX_ROWS: usize = 10;
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max_nan(a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let unordered = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+            _mm512_mask_mov_ps(_mm512_max_ps(a, b), unordered, a)
+        }
+    }
+}
