@@ -32,6 +32,7 @@ enum Command {
     Predict(commands::predict::Args),
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

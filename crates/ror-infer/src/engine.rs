@@ -57,7 +57,9 @@ impl Engine {
 
     fn of(program: Arc<Program>, pool: Arc<Pool>) -> Self {
         Self {
-            workers: (0..program.workers()).map(|_| Worker::new(&program)).collect(),
+            workers: (0..program.workers())
+                .map(|_| Worker::new(&program))
+                .collect(),
             scratch: vec![Block::ZERO; program.shared_scratch * program.threads],
             program,
             pool,
@@ -90,7 +92,11 @@ impl Engine {
             worker.times = Some(vec![Duration::ZERO; count]);
         }
         let result = self.run(input, output);
-        let spent: Vec<_> = self.workers.iter_mut().filter_map(|w| w.times.take()).collect();
+        let spent: Vec<_> = self
+            .workers
+            .iter_mut()
+            .filter_map(|w| w.times.take())
+            .collect();
         result?;
         Ok(times(&self.program, &spent, output.len() / self.outputs()))
     }
@@ -155,7 +161,15 @@ impl Engine {
         }
         if let [worker, ..] = &mut self.workers[..] {
             let images = n - shared..n;
-            worker.together(program, &self.pool, &mut self.scratch, input, images, wanted, rest);
+            worker.together(
+                program,
+                &self.pool,
+                &mut self.scratch,
+                input,
+                images,
+                wanted,
+                rest,
+            );
             let result = std::mem::replace(&mut worker.result, Ok(()));
             result.map_err(|e| at("network", e))?;
         }

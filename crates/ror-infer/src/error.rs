@@ -51,7 +51,9 @@ pub enum Error {
         found: usize,
     },
     /// A normalisation that does not fit the network's images.
-    #[error("normalisation: expected a mean and a positive deviation for each of {channels} channels")]
+    #[error(
+        "normalisation: expected a mean and a positive deviation for each of {channels} channels"
+    )]
     Normalisation {
         /// Channels of the images.
         channels: usize,

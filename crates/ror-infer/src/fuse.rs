@@ -43,7 +43,9 @@ pub(crate) enum Kind {
     /// The epilogue alone.
     Merge,
     MaxPool(MaxPool),
-    Pad { stride: usize },
+    Pad {
+        stride: usize,
+    },
 }
 
 impl Step {
@@ -135,7 +137,12 @@ impl<P: Fn(&Filters, Shape3) -> bool> Fuse<'_, P> {
         let (mut epilogue, mut poolable) = (true, false);
         match &node.op {
             Op::Conv(filters) if of_images => step.kind = Kind::Stem(filters.clone()),
-            _ if of_images => return Err(unsupported(&node.path, "only a convolution can read images")),
+            _ if of_images => {
+                return Err(unsupported(
+                    &node.path,
+                    "only a convolution can read images",
+                ));
+            }
             Op::Conv(filters) => {
                 poolable = (self.can_pool)(filters, from);
                 step.kind = Kind::Conv(filters.clone());
@@ -257,14 +264,25 @@ mod tests {
         let network = Network::new(&Description::preset(name).unwrap()).unwrap();
         let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
         let graph = Graph::new(&network, &vb, network.description.image_size).unwrap();
-        fuse(&graph, |f, _| f.geometry.stride == 1 && f.geometry.kernel == (3, 3)).unwrap()
+        fuse(&graph, |f, _| {
+            f.geometry.stride == 1 && f.geometry.kernel == (3, 3)
+        })
+        .unwrap()
     }
 
     #[test]
     fn a_pre_activation_network_is_its_convolutions_alone() {
-        for name in ["keras-ror-3-wrn-16-2", "ror-3-wrn-16-2", "pre-ror-3-20", "ror-5-wrn-28-1"] {
+        for name in [
+            "keras-ror-3-wrn-16-2",
+            "ror-3-wrn-16-2",
+            "pre-ror-3-20",
+            "ror-5-wrn-28-1",
+        ] {
             for step in steps(name) {
-                assert!(matches!(step.kind, Kind::Stem(_) | Kind::Conv(_)), "{name}: {step:?}");
+                assert!(
+                    matches!(step.kind, Kind::Stem(_) | Kind::Conv(_)),
+                    "{name}: {step:?}"
+                );
             }
         }
     }
@@ -275,7 +293,10 @@ mod tests {
             let steps = steps(name);
             let last = &steps[steps.len() - 1];
             assert_eq!(last.terms.len(), terms, "{name}");
-            assert!(last.terms[terms - 1].1, "{name}: rectified after the root's sum");
+            assert!(
+                last.terms[terms - 1].1,
+                "{name}: rectified after the root's sum"
+            );
         }
     }
 
@@ -289,10 +310,18 @@ mod tests {
 
     #[test]
     fn every_tensor_is_written_before_it_is_read() {
-        for name in ["keras-ror-3-56", "pytorchcv-ror-3-56", "imagenet-ror-3-50", "ror-5-wrn-28-2"] {
+        for name in [
+            "keras-ror-3-56",
+            "pytorchcv-ror-3-56",
+            "imagenet-ror-3-50",
+            "ror-5-wrn-28-2",
+        ] {
             let mut written = vec![0];
             for step in steps(name) {
-                assert!(step.reads().all(|t| written.contains(&t)), "{name}: {step:?}");
+                assert!(
+                    step.reads().all(|t| written.contains(&t)),
+                    "{name}: {step:?}"
+                );
                 written.extend(step.writes());
             }
         }

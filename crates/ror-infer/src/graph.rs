@@ -84,7 +84,9 @@ impl Graph {
         let dense = match network.head.classes {
             Some(classes) => Some(DenseWeights {
                 classes,
-                weight: lower.tensors.get("head.dense.weight", &[classes, features])?,
+                weight: lower
+                    .tensors
+                    .get("head.dense.weight", &[classes, features])?,
                 bias: lower.tensors.get("head.dense.bias", &[classes])?,
             }),
             None => None,
@@ -154,12 +156,7 @@ impl Lower<'_> {
         }
     }
 
-    fn shortcut(
-        &mut self,
-        shortcut: &Shortcut,
-        path: &str,
-        input: usize,
-    ) -> Result<Option<usize>> {
+    fn shortcut(&mut self, shortcut: &Shortcut, path: &str, input: usize) -> Result<Option<usize>> {
         let path = format!("{path}.shortcut");
         Ok(match *shortcut {
             Shortcut::None => None,

@@ -79,9 +79,8 @@ impl Layout {
             for at in stage.steps.clone() {
                 for t in steps[at].writes().filter(|&t| inner(t)) {
                     let Some(life) = lives[t] else { continue };
-                    let slot = in_place(&steps[at], t, &lives, &places, at).unwrap_or_else(|| {
-                        free_slot(&mut lens, &free_from, at, life.len)
-                    });
+                    let slot = in_place(&steps[at], t, &lives, &places, at)
+                        .unwrap_or_else(|| free_slot(&mut lens, &free_from, at, life.len));
                     free_from.resize(lens.len(), 0);
                     free_from[slot] = life.read + 1;
                     places[t] = Some(Place {
@@ -208,7 +207,8 @@ fn in_place(
     at: usize,
 ) -> Option<usize> {
     let result = lives[t]?;
-    if step.raw != Some(t) || step.pool || matches!(step.kind, Kind::MaxPool(_) | Kind::Pad { .. }) {
+    if step.raw != Some(t) || step.pool || matches!(step.kind, Kind::MaxPool(_) | Kind::Pad { .. })
+    {
         return None;
     }
     step.terms.iter().find_map(|&(term, _)| {

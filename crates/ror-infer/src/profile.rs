@@ -20,7 +20,11 @@ pub struct OperationTime {
 }
 
 /// Sums the workers' times.
-pub(crate) fn times(program: &Program, spent: &[Vec<Duration>], images: usize) -> Vec<OperationTime> {
+pub(crate) fn times(
+    program: &Program,
+    spent: &[Vec<Duration>],
+    images: usize,
+) -> Vec<OperationTime> {
     let total = |i: usize| spent.iter().map(|times| times[i]).sum();
     let operations = program.operations.iter().enumerate();
     let mut times: Vec<_> = operations
@@ -50,9 +54,16 @@ impl Head {
 fn kind(operation: &Operation) -> String {
     let (from, to) = (operation.from, operation.to);
     let conv = |kernel: (usize, usize), stride: usize, how: &str| {
-        let stride = if stride == 1 { String::new() } else { format!("/{stride}") };
+        let stride = if stride == 1 {
+            String::new()
+        } else {
+            format!("/{stride}")
+        };
         let (kh, kw) = kernel;
-        format!("{kh}x{kw}{stride} {}-{} {}x{} {how}", from.c, to.c, to.h, to.w)
+        format!(
+            "{kh}x{kw}{stride} {}-{} {}x{} {how}",
+            from.c, to.c, to.h, to.w
+        )
     };
     let mut text = match &operation.kernel {
         Kernel::Stem(stem) => {
@@ -68,7 +79,10 @@ fn kind(operation: &Operation) -> String {
             conv(c.geometry().kernel, c.geometry().stride, how)
         }
         Kernel::Merge(_) => format!("sum {} {}x{}", to.c, to.h, to.w),
-        Kernel::MaxPool(p) => format!("max pool {0}x{0}/{1} {2} {3}x{4}", p.size, p.stride, to.c, to.h, to.w),
+        Kernel::MaxPool(p) => format!(
+            "max pool {0}x{0}/{1} {2} {3}x{4}",
+            p.size, p.stride, to.c, to.h, to.w
+        ),
         Kernel::Pad { .. } => format!("zero pad {}-{} {}x{}", from.c, to.c, to.h, to.w),
     };
     match operation.terms.len() {

@@ -95,7 +95,9 @@ pub(crate) struct Head {
 
 impl std::fmt::Debug for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Head").field("from", &self.from).finish_non_exhaustive()
+        f.debug_struct("Head")
+            .field("from", &self.from)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,6 +111,9 @@ impl Head {
 impl Program {
     pub(crate) fn new(network: &Network, vb: &VarBuilder, options: &Options) -> Result<Self> {
         let size = options.image_size.unwrap_or(network.description.image_size);
+        let mut description = network.description.clone();
+        description.image_size = size;
+        description.validate()?;
         let graph = Graph::new(network, vb, size)?;
         let threads = options.threads.max(1);
         let together = options.batch_size < threads;
@@ -118,7 +123,11 @@ impl Program {
             options.batch_size.div_ceil(threads).clamp(1, MOST_IMAGES)
         };
         let choose = |filters: &Filters, from: Shape3| {
-            let images = if together { 1 } else { images_at_once(filters, from).min(most) };
+            let images = if together {
+                1
+            } else {
+                images_at_once(filters, from).min(most)
+            };
             Algorithm::choose(&filters.geometry, images, from.height, from.width)
         };
         let steps = fuse::fuse(&graph, |filters, from| {
@@ -147,7 +156,11 @@ impl Program {
                     why: "there is nothing to pool".to_owned(),
                 })?,
                 from: dims(last),
-                dense: graph.dense.as_ref().map(|d| dense(isa, graph.features, d)).transpose()?,
+                dense: graph
+                    .dense
+                    .as_ref()
+                    .map(|d| dense(isa, graph.features, d))
+                    .transpose()?,
             },
         };
         program.check_memory()?;
@@ -179,7 +192,10 @@ impl Program {
 
     /// Bytes that an engine works in.
     pub(crate) fn workspace_bytes(&self) -> usize {
-        let slots = self.slots.iter().fold(0usize, |sum, &len| sum.saturating_add(len));
+        let slots = self
+            .slots
+            .iter()
+            .fold(0usize, |sum, &len| sum.saturating_add(len));
         let worker = slots
             .saturating_add(self.scratch)
             .saturating_add(self.pooled());
@@ -265,7 +281,8 @@ fn operation(
         .iter()
         .map(|&(term, relu)| {
             let place = place(term)?;
-            let replaced = raw.is_some_and(|raw| (raw.slot, raw.whole) == (place.slot, place.whole));
+            let replaced =
+                raw.is_some_and(|raw| (raw.slot, raw.whole) == (place.slot, place.whole));
             Ok(((!replaced).then_some(place), relu))
         })
         .collect::<Result<_>>()?;
@@ -283,12 +300,20 @@ fn operation(
     let (kernel, multiply_adds, images) = match &step.kind {
         Kind::Stem(f) => {
             let stem = Stem::new(isa, f.geometry, &f.weight, Some(&f.bias)).map_err(wrong)?;
-            (Kernel::Stem(StemKernel(stem)), conv(f).map_err(wrong)?, true)
+            (
+                Kernel::Stem(StemKernel(stem)),
+                conv(f).map_err(wrong)?,
+                true,
+            )
         }
         Kind::Conv(f) => {
             let algorithm = choose(f, step.from);
             let conv2d = Conv2d::new(isa, f.geometry, algorithm, &f.weight, Some(&f.bias));
-            (Kernel::Conv(conv2d.map_err(wrong)?), conv(f).map_err(wrong)?, false)
+            (
+                Kernel::Conv(conv2d.map_err(wrong)?),
+                conv(f).map_err(wrong)?,
+                false,
+            )
         }
         Kind::Merge => (Kernel::Merge(vec![Block::ZERO; blocks(to.c)]), 0, false),
         Kind::MaxPool(pool) => (Kernel::MaxPool(*pool), 0, false),
@@ -302,7 +327,11 @@ fn operation(
         ),
     };
     Ok(Operation {
-        input: if images { None } else { Some(place(step.input)?) },
+        input: if images {
+            None
+        } else {
+            Some(place(step.input)?)
+        },
         kernel,
         from,
         to,

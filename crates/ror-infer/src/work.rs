@@ -64,8 +64,9 @@ impl Worker {
         for out in out.chunks_mut((program.chunk * width).max(1)) {
             let n = out.len() / width;
             let mut team = Team::Alone(&mut scratch);
-            result = result
-                .and_then(|()| self.chunk(program, input, first..first + n, wanted, out, &mut team));
+            result = result.and_then(|()| {
+                self.chunk(program, input, first..first + n, wanted, out, &mut team)
+            });
             first += n;
         }
         self.scratch = scratch;
@@ -144,12 +145,11 @@ impl Worker {
             first * place.len..(first + n) * place.len
         };
         // The results' slots are taken out so that the others can be read meanwhile.
-        let (raw_place, preact_place) = (
-            operation.raw,
-            operation.preact.as_ref().map(|p| p.place),
-        );
+        let (raw_place, preact_place) = (operation.raw, operation.preact.as_ref().map(|p| p.place));
         let mut take = |place: Option<Place>| {
-            place.map(|p| std::mem::take(&mut self.slots[p.slot])).unwrap_or_default()
+            place
+                .map(|p| std::mem::take(&mut self.slots[p.slot]))
+                .unwrap_or_default()
         };
         let (mut raw, mut preact) = (take(raw_place), take(preact_place));
         let tensor = |place: &Place| &self.slots[place.slot][part(place)];
@@ -179,7 +179,10 @@ impl Worker {
         };
         let x = operation.input.as_ref().map_or(&[][..], tensor);
         let (from, to) = (
-            Dims { n, ..operation.from },
+            Dims {
+                n,
+                ..operation.from
+            },
             Dims { n, ..operation.to },
         );
         let shape = (n, from.h, from.w);

@@ -416,10 +416,7 @@ mod tests {
             share.fill(range.start + 1);
         })
         .unwrap();
-        assert_eq!(
-            (states, items),
-            ([1, 1, 2], [1, 1, 2, 2, 3, 3, 3, 3])
-        );
+        assert_eq!((states, items), ([1, 1, 2], [1, 1, 2, 2, 3, 3, 3, 3]));
         assert!(
             pool.run_shares_with(&mut [0; 2], &mut items, 2, |_, _, _| ())
                 .is_err()
