@@ -32,6 +32,7 @@ enum Command {
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
     Train(Box<commands::train::Args>),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -117,6 +117,11 @@ enum KernelsArg {
 }
 
 impl WeightsOptions {
+    /// The model that the command line names.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// Reads weights and says what is worth saying about them.
     pub(crate) fn load(&self, path: &Path, changes: Option<&ModelOptions>) -> Result<Weights> {
         let model = match &self.model {

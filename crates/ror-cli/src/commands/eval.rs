@@ -5,7 +5,7 @@ use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table, write_file};
 use crate::progress::Progress;
-use crate::runner::Runner;
+use crate::runner::{EngineOptions, Runner};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ror_data::{Dataset, Options, Split};
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// Draw the confusion matrix
     #[arg(long, value_name = "FILE.svg")]
     confusion: Option<PathBuf>,
@@ -55,7 +57,7 @@ enum SplitArg {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let weights = args.weights_options.load(&args.weights, None)?;
-    let mut runner = Runner::new(weights, args.normalise.get())?;
+    let mut runner = Runner::new(weights, args.normalise.get(), args.engine, args.batch_size)?;
     if !runner.description.top {
         bail!(
             "{} ends at the average pool and knows no classes",

@@ -4,7 +4,7 @@ use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table};
 use crate::progress::Progress;
-use crate::runner::{Runner, softmax};
+use crate::runner::{EngineOptions, Runner, softmax};
 use anyhow::{Context, Result, bail};
 use ror_data::{Image, image_files, npy};
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// How many classes to show per image
     #[arg(short = 'k', long, default_value_t = 5, value_name = "K")]
     top: usize,
@@ -62,19 +64,19 @@ struct Class {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let weights = args.weights_options.load(&args.weights, None)?;
-    let mut runner = Runner::new(weights, args.normalise.get())?;
+    let batch_size = args.batch_size;
+    let mut runner = Runner::new(weights, args.normalise.get(), args.engine, batch_size)?;
     if !runner.description.top && args.output.is_none() {
         bail!(
             "{} ends at the average pool and knows no classes; --output FILE.npy writes its features",
             args.weights.display()
         );
     }
-    let batch_size = args.batch_size;
     let mut names = Vec::new();
     let mut outputs = Vec::new();
     for source in sources(&args.input)? {
         let logits = match &source {
-            Source::Array(path) => predict_array(&runner, path, batch_size, &mut names)?,
+            Source::Array(path) => predict_array(&mut runner, path, batch_size, &mut names)?,
             Source::Pictures(paths) => {
                 predict_pictures(&mut runner, paths, batch_size, &mut names)?
             }
@@ -131,7 +133,7 @@ fn sources(inputs: &[PathBuf]) -> Result<Vec<Source>> {
 }
 
 fn predict_array(
-    runner: &Runner,
+    runner: &mut Runner,
     path: &Path,
     batch_size: usize,
     names: &mut Vec<String>,
