@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
-use atomic_write_file::AtomicWriteFile;
+use atomicwrites::{AllowOverwrite, AtomicFile};
 
 use crate::error::{At, Error, ErrorKind, Result};
 use header::{DType, Header};
@@ -151,16 +151,15 @@ pub fn write(path: impl AsRef<Path>, shape: &[usize], data: &[f32]) -> Result<()
             },
         ));
     }
-    let write = || -> std::io::Result<()> {
-        let mut file = AtomicWriteFile::open(path)?;
+    let written = AtomicFile::new(path, AllowOverwrite).write(|file| {
         file.write_all(&header.to_bytes())?;
         for block in data.chunks(4096) {
             let bytes: Vec<u8> = block.iter().flat_map(|value| value.to_le_bytes()).collect();
             file.write_all(&bytes)?;
         }
-        file.commit()
-    };
-    write().at(path)
+        Ok(())
+    });
+    written.map_err(std::io::Error::from).at(path)
 }
 
 #[cfg(test)]
