@@ -6,6 +6,7 @@
 
 mod batch_norm;
 mod conv;
+mod conv_op;
 mod elementwise;
 pub mod kernels;
 mod pool;

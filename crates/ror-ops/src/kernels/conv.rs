@@ -1,171 +1,20 @@
 //! A convolution packed for one way of computing it.
 
+mod repack;
+
 use std::ops::Range;
 
-use super::blocked::{Block, Dims, LANES, blocks, channel_blocks, shape_error};
+use super::algorithm::Algorithm;
+use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::direct::Direct;
 use super::epilogue::{Epilogue, Fused, Output};
-use super::error::{Result, check_at_least, check_finite, check_len, product};
+use super::error::{Result, check_at_least, check_finite, check_len};
 use super::gemm::Panels;
+use super::geometry::{Filters, Geometry};
 use super::simd::Isa;
+use super::split::{Costs, Split};
 use super::threads::Pool;
 use super::winograd::Winograd;
-
-/// The shape of a convolution: square strides, equal padding on all sides, no dilation, no groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Geometry {
-    /// Input channels.
-    pub inputs: usize,
-    /// Output channels.
-    pub outputs: usize,
-    /// Rows and columns of the kernel.
-    pub kernel: (usize, usize),
-    /// Pixels from an output's input to the next one's.
-    pub stride: usize,
-    /// Zeros around the image.
-    pub padding: usize,
-}
-
-impl Geometry {
-    /// The shape of the output for an input of shape `input`.
-    ///
-    /// # Errors
-    /// Another number of channels; an image smaller than the kernel; a size that overflows.
-    pub fn output(&self, input: Dims) -> Result<Dims> {
-        if input.c != self.inputs {
-            let why = format!("expected {} channels, found {}", self.inputs, input.c);
-            return Err(shape_error("convolution input", why));
-        }
-        let side = |size: usize, kernel: usize| {
-            let padded = product("convolution input", &[self.padding, 2])?.saturating_add(size);
-            match padded.checked_sub(kernel) {
-                Some(rest) if size > 0 && kernel > 0 && self.stride > 0 => {
-                    Ok(rest / self.stride + 1)
-                }
-                _ => Err(shape_error(
-                    "convolution input",
-                    format!("{padded} pixels for a kernel of {kernel}"),
-                )),
-            }
-        };
-        Ok(Dims {
-            c: self.outputs,
-            h: side(input.h, self.kernel.0)?,
-            w: side(input.w, self.kernel.1)?,
-            ..input
-        })
-    }
-
-    /// Multiply-adds for one image.
-    pub fn multiply_adds(&self, h: usize, w: usize) -> Result<usize> {
-        let out = self.output(Dims::new(1, self.inputs, h, w))?;
-        product(
-            "multiply-adds",
-            &[
-                out.h,
-                out.w,
-                self.inputs,
-                self.outputs,
-                self.kernel.0,
-                self.kernel.1,
-            ],
-        )
-    }
-
-    /// Checks weights and bias; returns the bias in blocks.
-    pub(super) fn check(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<Vec<Block>> {
-        let Self {
-            inputs,
-            outputs,
-            kernel: (kh, kw),
-            stride,
-            ..
-        } = *self;
-        if inputs == 0 || outputs == 0 || kh == 0 || kw == 0 || stride == 0 {
-            return Err(shape_error(
-                "convolution",
-                format!("a size of zero in {self:?}"),
-            ));
-        }
-        // The most that any packing takes.
-        let padded = product(
-            "weight",
-            &[blocks(inputs) * LANES, blocks(outputs) * LANES, kh * kw],
-        )?;
-        product("weight", &[padded, 4])?;
-        check_len("weight", inputs * outputs * kh * kw, weight.len())?;
-        check_finite("weight", weight)?;
-        Ok(match bias {
-            Some(bias) => {
-                check_len("bias", outputs, bias.len())?;
-                check_finite("bias", bias)?;
-                channel_blocks(bias)
-            }
-            None => vec![Block::ZERO; blocks(outputs)],
-        })
-    }
-
-    fn is_winograd(&self) -> bool {
-        self.kernel == (3, 3) && self.stride == 1 && self.padding == 1
-    }
-}
-
-/// A way to compute a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// F(4x4, 3x3): a quarter of the multiplications, weights four times as large.
-    Winograd4,
-    /// F(2x2, 3x3): 4/9 of the multiplications, weights 16/9 times as large.
-    Winograd2,
-    /// A matrix product over gathered pixels; any shape.
-    Direct,
-}
-
-impl Algorithm {
-    /// The ways in which a shape can be computed.
-    pub fn applicable(geometry: &Geometry) -> &'static [Self] {
-        if geometry.is_winograd() {
-            &[Self::Winograd4, Self::Winograd2, Self::Direct]
-        } else {
-            &[Self::Direct]
-        }
-    }
-
-    /// The fastest way by estimate, for `images` at a time of `h` rows and `w` columns.
-    pub fn choose(geometry: &Geometry, images: usize, h: usize, w: usize) -> Self {
-        let cost = |algorithm: &Self| algorithm.cost(geometry, images, h, w);
-        let all = Self::applicable(geometry).iter();
-        all.min_by(|a, b| cost(a).total_cmp(&cost(b)))
-            .copied()
-            .unwrap_or(Self::Direct)
-    }
-
-    /// Cycles of one core, roughly: products at 32 multiply-adds a cycle, or as long as their weights take to
-    /// stream from the last-level cache or memory, and the transforms.
-    fn cost(self, geometry: &Geometry, images: usize, h: usize, w: usize) -> f64 {
-        let (i, o) = (
-            blocks(geometry.inputs) as f64 * 16.0,
-            blocks(geometry.outputs) as f64 * 16.0,
-        );
-        let tiles = |m: usize| (h.div_ceil(m) * w.div_ceil(m) * images) as f64;
-        let (rows, planes, transforms) = match self {
-            Self::Winograd4 => (tiles(4), 36.0, 6.0),
-            Self::Winograd2 => (tiles(2), 16.0, 2.5),
-            Self::Direct => {
-                let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
-                let stride = geometry.stride.max(1);
-                (
-                    (h.div_ceil(stride) * w.div_ceil(stride) * images) as f64,
-                    taps,
-                    taps / 16.0,
-                )
-            }
-        };
-        let bytes = planes * i * o * 4.0;
-        let per_cycle = if bytes < 4e6 { 24.0 } else { 8.0 };
-        (rows * planes * i * o / 32.0).max(bytes / per_cycle) + rows * (i + o) * transforms
-    }
-}
 
 /// A convolution of tensors in the blocked layout, weights packed for one instruction set and algorithm.
 ///
@@ -210,6 +59,21 @@ impl Conv2d {
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
+        check_finite("weight", weight)?;
+        check_finite("bias", bias.unwrap_or_default())?;
+        Self::pack(isa, geometry, algorithm, weight, bias, false)
+    }
+
+    /// As [`Self::new`], of any values. With `transposed`, `weight` is `[inputs][outputs][kh][kw]`, that of a convolution
+    /// with stride 1 and padding `p` whose input gradient this one, with padding `kernel - 1 - p`, computes.
+    pub(crate) fn pack(
+        isa: Isa,
+        geometry: Geometry,
+        algorithm: Algorithm,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        transposed: bool,
+    ) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !Algorithm::applicable(&geometry).contains(&algorithm) {
             return Err(shape_error(
@@ -217,11 +81,23 @@ impl Conv2d {
                 format!("{algorithm:?} cannot compute {geometry:?}"),
             ));
         }
-        let (inputs, outputs) = (geometry.inputs, geometry.outputs);
+        let Geometry {
+            inputs,
+            outputs,
+            kernel: (kh, kw),
+            ..
+        } = geometry;
+        let filters = Filters {
+            data: weight,
+            inputs,
+            outputs,
+            taps: kh * kw,
+            transposed,
+        };
         let method = match algorithm {
-            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, inputs, outputs, weight)),
-            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, inputs, outputs, weight)),
-            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, weight)),
+            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, filters)),
+            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, filters)),
+            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, filters)),
         };
         Ok(Self {
             geometry,
@@ -429,71 +305,5 @@ impl std::fmt::Debug for Conv2d {
             .field("geometry", &self.geometry)
             .field("algorithm", &self.algorithm())
             .finish_non_exhaustive()
-    }
-}
-
-/// How work is dealt to threads: a grid of parts, units by panels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Split {
-    units: usize,
-    panels: usize,
-    unit_parts: usize,
-    panel_parts: usize,
-}
-
-/// What a thread spends, in any one unit of time.
-#[derive(Clone, Copy)]
-struct Costs {
-    /// Per unit of work, whatever the panels.
-    input: usize,
-    /// Per unit and panel.
-    product: usize,
-    /// To read a panel's weights once.
-    weights: usize,
-}
-
-impl Split {
-    /// By rows alone.
-    pub(super) fn rows(rows: usize, threads: usize) -> Self {
-        Self {
-            units: rows,
-            panels: 1,
-            unit_parts: threads,
-            panel_parts: 1,
-        }
-    }
-
-    /// The grid of at most `threads` parts whose largest part costs least.
-    fn cheapest(units: usize, panels: usize, threads: usize, costs: Costs) -> Self {
-        let grid = |panel_parts: usize| Self {
-            units,
-            panels,
-            unit_parts: threads / panel_parts,
-            panel_parts,
-        };
-        let cost = |split: &Self| {
-            let units = split.units.div_ceil(split.unit_parts);
-            let panels = split.panels.div_ceil(split.panel_parts);
-            let product = (units as f64 * costs.product as f64).max(costs.weights as f64);
-            units as f64 * costs.input as f64 + panels as f64 * product
-        };
-        let grids = (1..=threads.min(panels)).map(grid);
-        grids
-            .min_by(|a, b| cost(a).total_cmp(&cost(b)))
-            .unwrap_or(Self::rows(units, threads))
-    }
-
-    /// The units and panels of part `i`; empty for parts that got nothing.
-    pub(super) fn part(&self, i: usize) -> (Range<usize>, Range<usize>) {
-        let (row, column) = (i / self.panel_parts, i % self.panel_parts);
-        if row >= self.unit_parts {
-            return (0..0, 0..0);
-        }
-        let share =
-            |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
-        (
-            share(self.units, self.unit_parts, row),
-            share(self.panels, self.panel_parts, column),
-        )
     }
 }

@@ -46,9 +46,13 @@ impl Dense {
         check_len("dense bias", outputs, bias.len())?;
         check_finite("dense bias", &bias)?;
         let mut panels = Panels::zeroed(isa, 1, blocks(inputs) * LANES, outputs);
-        for (i, &w) in weight.iter().enumerate() {
-            panels.set(0, i % inputs, i / inputs, w);
-        }
+        panels.fill(outputs, |k, o| {
+            if k < inputs {
+                weight[o * inputs + k]
+            } else {
+                0.0
+            }
+        });
         Ok(Self {
             isa,
             inputs,

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, blocks};
-use super::conv::Geometry;
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::{Filters, Geometry};
 use super::simd::{Isa, Kernel, Simd};
 
 /// A packed convolution by gathered pixels.
@@ -25,28 +25,31 @@ pub(super) struct Direct {
 const CACHE: usize = 384 * 1024;
 
 impl Direct {
-    /// Packs weights `[out][in][kh][kw]`.
-    pub(super) fn new(isa: Isa, geometry: Geometry, weight: &[f32]) -> Self {
-        let Geometry {
-            inputs,
-            outputs,
-            kernel: (kh, kw),
-            ..
-        } = geometry;
-        let (in_blocks, taps) = (blocks(inputs), kh * kw);
-        let mut panels = Panels::zeroed(isa, 1, taps * in_blocks * LANES, outputs);
-        for (i, filter) in weight.chunks_exact(taps).enumerate() {
-            let (o, c) = (i / inputs, i % inputs);
-            for (tap, &w) in filter.iter().enumerate() {
-                panels.set(0, tap * in_blocks * LANES + c, o, w);
-            }
-        }
-        Self {
+    /// Packs filters of that geometry.
+    pub(super) fn new(isa: Isa, geometry: Geometry, filters: Filters<'_>) -> Self {
+        let in_blocks = blocks(geometry.inputs);
+        let panels = Panels::zeroed(isa, 1, filters.taps * in_blocks * LANES, geometry.outputs);
+        let mut made = Self {
             isa,
             geometry,
             in_blocks,
             panels,
-        }
+        };
+        made.fill(filters);
+        made
+    }
+
+    /// Packs other filters of the same shape.
+    pub(super) fn fill(&mut self, filters: Filters<'_>) {
+        let per_tap = self.in_blocks * LANES;
+        self.panels.fill(filters.outputs, |k, o| {
+            let (tap, c) = (k / per_tap, k % per_tap);
+            if c < filters.inputs {
+                filters.at(o, c, tap)
+            } else {
+                0.0
+            }
+        });
     }
 
     pub(super) fn panels(&self) -> &Panels {
@@ -173,19 +176,19 @@ impl Direct {
 }
 
 /// Copies what one tap of the filter sees of a block of output pixels, all channels; zeros outside the image.
-struct Gather {
-    x: *const f32,
-    input: Dims,
+pub(super) struct Gather {
+    pub x: *const f32,
+    pub input: Dims,
     /// Pixels in a row of the output.
-    width: usize,
-    blocks: usize,
-    tap: (usize, usize),
-    stride: usize,
-    padding: usize,
-    first: usize,
-    count: usize,
+    pub width: usize,
+    pub blocks: usize,
+    pub tap: (usize, usize),
+    pub stride: usize,
+    pub padding: usize,
+    pub first: usize,
+    pub count: usize,
     /// `[blocks][count][16]`.
-    out: *mut f32,
+    pub out: *mut f32,
 }
 
 impl Kernel for Gather {

@@ -1,13 +1,4 @@
 //! What follows a convolution, fused into the pass that stores its result.
-//!
-//! Per output value `v`, in this order:
-//!
-//! 1. `v += bias`, then ReLU if [`Fused::relu`];
-//! 2. for each of [`Fused::terms`]: `v += term`, then ReLU if the term says so;
-//! 3. 2x2 max pool, stride 2, if [`Fused::pool`];
-//! 4. `v` goes to [`Output::raw`], `relu(v * scale + shift)` to [`Output::preact`], where given.
-//!
-//! So one convolution can write a residual stream and the pre-activation of the block that reads it next.
 
 use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
@@ -34,7 +25,16 @@ pub struct Term<'a> {
     pub relu: bool,
 }
 
-/// The operations fused into a convolution, see the [module](self). The default fuses none.
+/// The operations fused into a convolution; the default fuses none.
+///
+/// Per output value `v`, in this order:
+///
+/// 1. `v += bias`, then ReLU if [`Fused::relu`];
+/// 2. for each of [`Fused::terms`]: `v += term`, then ReLU if the term says so;
+/// 3. 2x2 max pool with stride 2, if [`Fused::pool`];
+/// 4. `v` goes to [`Output::raw`], `relu(v * scale + shift)` to [`Output::preact`], where given.
+///
+/// So one convolution can write a residual stream and the pre-activation of the block that reads it next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fused<'a> {
     /// ReLU directly after the bias.
@@ -215,16 +215,17 @@ impl Epilogue {
         }
     }
 
-    /// Finishes a tile of `M` x `M` pixels without bias, of which `rows` x `cols` lie in the image.
+    /// Finishes two rows of `M` pixels without bias, of which `rows` x `cols` lie in the image, the first in an even row
+    /// and column.
     ///
     /// # Safety
-    /// The processor has `S`; image, block and the tile's valid pixels lie in the output; `lane` is a multiple of
-    /// `S::LANES` below 16. With `FULL`, `rows` and `cols` are `M`.
+    /// The processor has `S`; image, block and the valid pixels lie in the output; `lane` is a multiple of
+    /// `S::LANES` below 16. `rows` is at least 1; with `FULL`, at least 2, and `cols` is `M`.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn finish_tile<S: Simd, const M: usize, const FULL: bool>(
+    pub(super) unsafe fn finish_pair<S: Simd, const M: usize, const FULL: bool>(
         &self,
-        mut tile: [[S::V; M]; M],
+        mut pair: [[S::V; M]; 2],
         image: usize,
         block: usize,
         lane: usize,
@@ -236,47 +237,40 @@ impl Epilogue {
             let channel = block * LANES + lane;
             let plane = image * self.blocks + block;
             let at = (plane * self.h * self.w + y * self.w + x) * LANES + lane;
+            let cols = if FULL { M } else { cols };
             let bias = S::load(self.bias.add(channel));
-            for (i, row) in tile.iter_mut().enumerate() {
-                for v in row.iter_mut() {
-                    *v = S::add(*v, bias);
-                }
+            for (i, row) in pair.iter_mut().enumerate() {
                 if FULL || i < rows {
                     let at = at + i * self.w * LANES;
-                    let cols = if FULL { M } else { cols };
+                    for v in row.iter_mut() {
+                        *v = S::add(*v, bias);
+                    }
                     self.combine::<S, M>(row, |j| at + if j < cols { j * LANES } else { 0 });
-                }
-            }
-            if self.pool {
-                let (h, w) = (self.h / 2, self.w / 2);
-                let at = (plane * h * w + y / 2 * w + x / 2) * LANES + lane;
-                for i in 0..M / 2 {
-                    for j in 0..M / 2 {
-                        if FULL || (2 * i + 1 < rows && 2 * j + 1 < cols) {
-                            let (top, bottom) = (&tile[2 * i], &tile[2 * i + 1]);
-                            let top = S::max_nan(top[2 * j], top[2 * j + 1]);
-                            let bottom = S::max_nan(bottom[2 * j], bottom[2 * j + 1]);
-                            self.write::<S>(
-                                S::max_nan(top, bottom),
-                                channel,
-                                at + (i * w + j) * LANES,
-                            );
+                    if !self.pool {
+                        for (j, &v) in row.iter().enumerate() {
+                            if FULL || j < cols {
+                                self.write::<S>(v, channel, at + j * LANES);
+                            }
                         }
                     }
                 }
-            } else {
-                for (i, row) in tile.iter().enumerate() {
-                    for (j, &v) in row.iter().enumerate() {
-                        if FULL || (i < rows && j < cols) {
-                            self.write::<S>(v, channel, at + (i * self.w + j) * LANES);
-                        }
+            }
+            if self.pool && (FULL || rows > 1) {
+                let (h, w) = (self.h / 2, self.w / 2);
+                let at = (plane * h * w + y / 2 * w + x / 2) * LANES + lane;
+                let [top, bottom] = pair;
+                for j in 0..M / 2 {
+                    if FULL || 2 * j + 1 < cols {
+                        let top = S::max_nan(top[2 * j], top[2 * j + 1]);
+                        let bottom = S::max_nan(bottom[2 * j], bottom[2 * j + 1]);
+                        self.write::<S>(S::max_nan(top, bottom), channel, at + j * LANES);
                     }
                 }
             }
         }
     }
 
-    /// Steps 1 (without bias) and 2 for values at the given offsets of the unpooled output.
+    /// Steps 1 (without bias) and 2 of [`Fused`] for values at the given offsets of the unpooled output.
     #[inline(always)]
     unsafe fn combine<S: Simd, const M: usize>(
         &self,
@@ -304,7 +298,7 @@ impl Epilogue {
         }
     }
 
-    /// Step 4.
+    /// Step 4 of [`Fused`].
     #[inline(always)]
     unsafe fn write<S: Simd>(&self, v: S::V, channel: usize, offset: usize) {
         // SAFETY: the caller's offset lies in the output, whose length was checked.

@@ -136,13 +136,25 @@ impl Panels {
         }
     }
 
-    /// Sets row `k`, column `o` of a plane.
-    pub(super) fn set(&mut self, plane: usize, k: usize, o: usize, weight: f32) {
-        debug_assert!(plane < self.planes && k < self.k);
-        let panel = o / self.panel;
-        let (first, width) = self.columns(panel);
-        let start = (first * self.planes * LANES + plane * width) * self.k;
-        as_flat_mut(&mut self.data)[start + k * width + o % self.panel] = weight;
+    /// All planes of panel `i` as `[planes][k][width]`, to be filled.
+    pub(super) fn panel_mut(&mut self, i: usize) -> &mut [f32] {
+        let (first, width) = self.columns(i);
+        let start = first * self.planes * self.k;
+        &mut as_flat_mut(&mut self.data)[start * LANES..][..self.planes * self.k * width]
+    }
+
+    /// Fills a single plane: row `k`, column `o` is `weight(k, o)`, for the first `k` rows and `o` columns.
+    pub(super) fn fill(&mut self, columns: usize, weight: impl Fn(usize, usize) -> f32) {
+        for i in 0..self.count() {
+            let (first, width) = self.columns(i);
+            let first = first * LANES;
+            let real = width.min(columns - first);
+            for (k, row) in self.panel_mut(i).chunks_exact_mut(width).enumerate() {
+                for (o, slot) in row[..real].iter_mut().enumerate() {
+                    *slot = weight(k, first + o);
+                }
+            }
+        }
     }
 
     /// Number of panels.

@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, as_flat_mut, check_affine, shape_error};
-use super::conv::{Geometry, Split};
 use super::direct::Finish;
 use super::epilogue::{Epilogue, Fused, Output};
-use super::error::{Result, check_at_least, check_len, product};
+use super::error::{Result, check_at_least, check_finite, check_len, product};
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::Geometry;
 use super::simd::Isa;
+use super::split::Split;
 use super::threads::Pool;
 
 /// Images in a layout that a user has them in.
@@ -49,6 +50,18 @@ impl Stem {
     /// # Errors
     /// A stride other than 1 and 2; sizes of zero; slices of another length; values that are not finite.
     pub fn new(isa: Isa, geometry: Geometry, weight: &[f32], bias: Option<&[f32]>) -> Result<Self> {
+        check_finite("weight", weight)?;
+        check_finite("bias", bias.unwrap_or_default())?;
+        Self::pack(isa, geometry, weight, bias)
+    }
+
+    /// As [`Self::new`], of any values.
+    pub(crate) fn pack(
+        isa: Isa,
+        geometry: Geometry,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !(1..=2).contains(&geometry.stride) {
             return Err(shape_error(
@@ -63,15 +76,10 @@ impl Stem {
             ..
         } = geometry;
         let mut panels = Panels::zeroed(isa, 1, kh * inputs * kw, outputs);
-        for (i, &w) in weight.iter().enumerate() {
-            let (x, y, c, o) = (
-                i % kw,
-                i / kw % kh,
-                i / (kw * kh) % inputs,
-                i / (kw * kh * inputs),
-            );
-            panels.set(0, (y * inputs + c) * kw + x, o, w);
-        }
+        panels.fill(outputs, |k, o| {
+            let (y, c, x) = (k / kw / inputs, k / kw % inputs, k % kw);
+            weight[((o * inputs + c) * kh + y) * kw + x]
+        });
         Ok(Self {
             isa,
             geometry,

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,26 +60,32 @@ impl Pool {
     /// # Errors
     /// The system's, if it refuses to start a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
-            job: UnsafeCell::new(None),
-            pending: AtomicUsize::new(0),
-            busy: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            panic: Mutex::new(None),
-            spin: if threads <= cores { SPIN } else { 0 },
-        });
         let mut pool = Self {
-            shared,
+            shared: Arc::new(Shared::new(threads)),
             workers: Vec::new(),
         };
-        for index in 1..threads {
-            let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new().name(format!("ror-{index}"));
-            pool.workers.push(worker.spawn(move || shared.work(index))?);
-        }
+        pool.start(threads)?;
         Ok(pool)
+    }
+
+    /// As [`Self::new`], but makes do with as many threads as the system grants.
+    pub fn new_or_fewer(threads: usize) -> Self {
+        let mut pool = Self {
+            shared: Arc::new(Shared::new(threads)),
+            workers: Vec::new(),
+        };
+        // The error only says that there will be no more.
+        let _ = pool.start(threads);
+        pool
+    }
+
+    fn start(&mut self, threads: usize) -> std::io::Result<()> {
+        for index in 1..threads {
+            let shared = Arc::clone(&self.shared);
+            let worker = std::thread::Builder::new().name(format!("ror-{index}"));
+            self.workers.push(worker.spawn(move || shared.work(index))?);
+        }
+        Ok(())
     }
 
     /// Number of threads, the caller's included.
@@ -149,12 +156,35 @@ impl Pool {
         });
         Ok(())
     }
+
+    /// Splits `items` into a share per thread, each a whole number of `unit`s, and calls `f` with the range of units
+    /// and the items. What is left over after the last whole unit belongs to nobody.
+    ///
+    /// # Panics
+    /// If `unit` is zero.
+    pub fn run_shares<T: Send, F>(&self, items: &mut [T], unit: usize, f: F)
+    where
+        F: Fn(Range<usize>, &mut [T]) + Sync,
+    {
+        let (units, threads) = (items.len() / unit, self.threads());
+        let base = Shareable(items.as_mut_ptr());
+        self.run(|index| {
+            let base = &base;
+            let range = units * index / threads..units * (index + 1) / threads;
+            // SAFETY: every index comes once; the ranges of units are disjoint and lie within `items`, which is
+            // borrowed until `run` returns.
+            let share = unsafe {
+                std::slice::from_raw_parts_mut(base.0.add(range.start * unit), range.len() * unit)
+            };
+            f(range, share);
+        });
+    }
 }
 
 /// A pointer of which each thread uses its own range.
-struct Shareable(*mut Block);
-// SAFETY: the ranges are disjoint.
-unsafe impl Sync for Shareable {}
+struct Shareable<T>(*mut T);
+// SAFETY: the ranges are disjoint, so each `T` is used by one thread at a time.
+unsafe impl<T: Send> Sync for Shareable<T> {}
 
 impl Drop for Pool {
     fn drop(&mut self) {
@@ -177,6 +207,19 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
+    fn new(threads: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            epoch: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            pending: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            spin: if threads <= cores { SPIN } else { 0 },
+        }
+    }
+
     /// A worker's life.
     fn work(&self, index: usize) {
         let mut seen = 0;
@@ -287,5 +330,19 @@ mod tests {
             [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0, 0.0, 0.0]
         );
         assert!(pool.run_with(&mut scratch, 3, |_, _| ()).is_err());
+    }
+
+    #[test]
+    fn shares_are_whole_units_and_cover_all() {
+        let pool = pool(3);
+        let mut items = vec![0; 17];
+        pool.run_shares(&mut items, 2, |range, share| {
+            assert_eq!(share.len(), range.len() * 2);
+            for (i, item) in share.iter_mut().enumerate() {
+                *item = range.start * 2 + i + 1;
+            }
+        });
+        let expected: Vec<_> = (1..=16).chain([0]).collect();
+        assert_eq!(items, expected);
     }
 }

@@ -385,7 +385,7 @@ fn bad_arguments_are_refused() {
     let mut y = garbage(25);
     let mut scratch = garbage(conv.scratch_len(1, 5, 5).unwrap());
     let none = Fused::default();
-    let mut run = |dims, y: &mut [Block], fused: &Fused<'_>, scratch: &mut [Block]| {
+    let run = |dims, y: &mut [Block], fused: &Fused<'_>, scratch: &mut [Block]| {
         conv.run(dims, &x, fused, Output::raw(y), scratch).err()
     };
     assert!(run((1, 5, 4), &mut y[..20], &none, &mut scratch).is_some());

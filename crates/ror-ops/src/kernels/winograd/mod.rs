@@ -10,6 +10,8 @@
 //!
 //! Planes lie an odd number of cache lines apart, so that the strided passes do not hit one cache set.
 
+mod filters;
+mod gradient;
 mod tiles;
 mod transform;
 
@@ -18,7 +20,10 @@ use std::ops::Range;
 use super::blocked::{Block, LANES, blocks};
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
+use super::geometry::Filters;
 use super::simd::Isa;
+use filters::PackPanel;
+pub(super) use gradient::WinogradGradient;
 use tiles::{InputRow, OutputRow};
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`.
@@ -44,19 +49,35 @@ pub(super) struct Grid {
 const CACHE: usize = 320 * 1024 / 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
-    /// Transforms and packs weights `[out][in][3][3]`.
-    pub(super) fn new(isa: Isa, inputs: usize, outputs: usize, weight: &[f32]) -> Self {
-        let mut panels = Panels::zeroed(isa, T * T, blocks(inputs) * LANES, outputs);
-        for (i, g) in weight.as_chunks::<9>().0.iter().enumerate() {
-            let (o, c) = (i / inputs, i % inputs);
-            for (plane, u) in transform::filter::<T>(*g).as_flattened().iter().enumerate() {
-                panels.set(plane, c, o, *u as f32);
-            }
-        }
-        Self {
+    /// Transforms and packs 3x3 filters.
+    pub(super) fn new(isa: Isa, filters: Filters<'_>) -> Self {
+        let in_blocks = blocks(filters.inputs);
+        let panels = Panels::zeroed(isa, T * T, in_blocks * LANES, filters.outputs);
+        let mut made = Self {
             isa,
-            in_blocks: blocks(inputs),
+            in_blocks,
             panels,
+        };
+        made.fill(filters);
+        made
+    }
+
+    /// Packs other filters of the same shape.
+    pub(super) fn fill(&mut self, filters: Filters<'_>) {
+        let k = self.in_blocks * LANES;
+        for i in 0..self.panels.count() {
+            let (block, width) = self.panels.columns(i);
+            let (first, out) = (block * LANES, self.panels.panel_mut(i));
+            // SAFETY: the panel's slice has the length that its width calls for.
+            unsafe {
+                self.isa.dispatch(PackPanel::<T> {
+                    filters,
+                    first,
+                    out,
+                    width,
+                    k,
+                })
+            };
         }
     }
 

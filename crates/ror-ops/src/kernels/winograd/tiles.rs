@@ -84,12 +84,11 @@ impl<const T: usize> InputRow<T> {
                 let out = self.out.add(tile * LANES + lane);
                 for i in 0..T {
                     let mut d = [S::splat(0.0); T];
-                    for j in 0..T {
-                        d[j] = S::load(columns.add((j * T + i) * LANES));
+                    for (j, d) in d.iter_mut().enumerate() {
+                        *d = S::load(columns.add((j * T + i) * LANES));
                     }
-                    let d = transform::input::<S, T>(d);
-                    for j in 0..T {
-                        S::store(out.add((i * T + j) * self.plane), d[j]);
+                    for (j, v) in transform::input::<S, T>(d).into_iter().enumerate() {
+                        S::store(out.add((i * T + j) * self.plane), v);
                     }
                 }
             }
@@ -125,15 +124,10 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
             while lane < LANES {
                 // SAFETY: passes on the contract; `rows` and `cols` are what lies in the image.
                 unsafe {
-                    let out = self.tile::<S>(tile, lane);
-                    let (at, size) = ((y, x), (rows, cols));
                     if rows == M && cols == M {
-                        self.epilogue
-                            .finish_tile::<S, M, true>(out, self.image, self.block, lane, at, size);
+                        self.tile::<S, true>(tile, lane, (y, x), (rows, cols));
                     } else {
-                        self.epilogue.finish_tile::<S, M, false>(
-                            out, self.image, self.block, lane, at, size,
-                        );
+                        self.tile::<S, false>(tile, lane, (y, x), (rows, cols));
                     }
                 }
                 lane += S::LANES;
@@ -143,28 +137,39 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
 }
 
 impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
-    /// `A^T m A` of one tile.
+    /// `A^T m A` of one tile, finished two rows of pixels at a time.
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, tile: usize, lane: usize) -> [[S::V; M]; M] {
-        // SAFETY: reads the planes of the row's tiles.
+    unsafe fn tile<S: Simd, const FULL: bool>(
+        &self,
+        tile: usize,
+        lane: usize,
+        (y, x): (usize, usize),
+        (rows, cols): (usize, usize),
+    ) {
+        // SAFETY: reads the planes of the row's tiles; pixels outside the image are not written.
         unsafe {
             let from = self.products.add(tile * LANES + lane);
             let mut half = [[S::splat(0.0); T]; M];
             for j in 0..T {
                 let mut m = [S::splat(0.0); T];
-                for i in 0..T {
-                    m[i] = S::load(from.add((i * T + j) * self.plane));
+                for (i, m) in m.iter_mut().enumerate() {
+                    *m = S::load(from.add((i * T + j) * self.plane));
                 }
-                let m = transform::output::<S, M, T>(m);
-                for i in 0..M {
-                    half[i][j] = m[i];
+                for (half, v) in half.iter_mut().zip(transform::output::<S, M, T>(m)) {
+                    half[j] = v;
                 }
             }
-            let mut out = [[S::splat(0.0); M]; M];
-            for i in 0..M {
-                out[i] = transform::output::<S, M, T>(half[i]);
+            for i in (0..M).step_by(2) {
+                if FULL || i < rows {
+                    let pair = [
+                        transform::output::<S, M, T>(half[i]),
+                        transform::output::<S, M, T>(half[i + 1]),
+                    ];
+                    let (at, size) = ((y + i, x), (rows - i, cols));
+                    self.epilogue
+                        .finish_pair::<S, M, FULL>(pair, self.image, self.block, lane, at, size);
+                }
             }
-            out
         }
     }
 }

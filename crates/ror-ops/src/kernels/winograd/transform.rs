@@ -55,29 +55,28 @@ pub(super) unsafe fn output<S: Simd, const M: usize, const T: usize>(m: [S::V; T
     }
 }
 
-/// `G g G^T` of one 3x3 filter, row by row, `T * T` values in `f64`.
-pub(super) fn filter<const T: usize>(g: [f32; 9]) -> [[f64; T]; T] {
-    let columns: [[f64; T]; 3] = std::array::from_fn(|x| {
-        filter_1d([f64::from(g[x]), f64::from(g[3 + x]), f64::from(g[6 + x])])
-    });
-    std::array::from_fn(|i| filter_1d([columns[0][i], columns[1][i], columns[2][i]]))
-}
-
-fn filter_1d<const T: usize>(g: [f64; 3]) -> [f64; T] {
+/// `G g`: three taps of a filter to `T` values.
+#[inline(always)]
+pub(super) unsafe fn filter<S: Simd, const T: usize>(g: [S::V; 3]) -> [S::V; T] {
     let [a, b, c] = g;
-    let mut out = [0.0; T];
-    if T == 4 {
-        out[0] = a;
-        out[1] = (a + b + c) / 2.0;
-        out[2] = (a - b + c) / 2.0;
-        out[3] = c;
-    } else {
-        out[0] = a / 4.0;
-        out[1] = -(a + b + c) / 6.0;
-        out[2] = -(a - b + c) / 6.0;
-        out[3] = (a + 2.0 * b + 4.0 * c) / 24.0;
-        out[4] = (a - 2.0 * b + 4.0 * c) / 24.0;
-        out[5] = c;
+    let mut out = [c; T];
+    // SAFETY: the caller's processor has `S`.
+    unsafe {
+        let zero = S::splat(0.0);
+        let times = |x: f32, v| S::mul_add(S::splat(x), v, zero);
+        let ends = S::add(a, c);
+        if T == 4 {
+            out[0] = a;
+            out[1] = times(0.5, S::add(ends, b));
+            out[2] = times(0.5, S::sub(ends, b));
+        } else {
+            out[0] = times(0.25, a);
+            out[1] = times(-1.0 / 6.0, S::add(ends, b));
+            out[2] = times(-1.0 / 6.0, S::sub(ends, b));
+            let (even, odd) = (S::mul_add(S::splat(4.0), c, a), S::add(b, b));
+            out[3] = times(1.0 / 24.0, S::add(even, odd));
+            out[4] = times(1.0 / 24.0, S::sub(even, odd));
+        }
     }
     out
 }

@@ -1,0 +1,61 @@
+//! The ways to compute a convolution, and which to take.
+
+use super::blocked::blocks;
+use super::geometry::Geometry;
+
+/// A way to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// F(4x4, 3x3): a quarter of the multiplications, weights four times as large.
+    Winograd4,
+    /// F(2x2, 3x3): 4/9 of the multiplications, weights 16/9 times as large.
+    Winograd2,
+    /// A matrix product over gathered pixels; any shape.
+    Direct,
+}
+
+impl Algorithm {
+    /// The ways in which a shape can be computed.
+    pub fn applicable(geometry: &Geometry) -> &'static [Self] {
+        if geometry.is_winograd() {
+            &[Self::Winograd4, Self::Winograd2, Self::Direct]
+        } else {
+            &[Self::Direct]
+        }
+    }
+
+    /// The fastest way by estimate, for `images` at a time of `h` rows and `w` columns.
+    pub fn choose(geometry: &Geometry, images: usize, h: usize, w: usize) -> Self {
+        let cost = |algorithm: &Self| algorithm.cost(geometry, images, h, w);
+        let all = Self::applicable(geometry).iter();
+        all.min_by(|a, b| cost(a).total_cmp(&cost(b)))
+            .copied()
+            .unwrap_or(Self::Direct)
+    }
+
+    /// Cycles of one core, roughly: products at 32 multiply-adds a cycle, or as long as their weights take to
+    /// stream from the last-level cache or memory, and the transforms.
+    fn cost(self, geometry: &Geometry, images: usize, h: usize, w: usize) -> f64 {
+        let (i, o) = (
+            blocks(geometry.inputs) as f64 * 16.0,
+            blocks(geometry.outputs) as f64 * 16.0,
+        );
+        let tiles = |m: usize| (h.div_ceil(m) * w.div_ceil(m) * images) as f64;
+        let (rows, planes, transforms) = match self {
+            Self::Winograd4 => (tiles(4), 36.0, 6.0),
+            Self::Winograd2 => (tiles(2), 16.0, 2.5),
+            Self::Direct => {
+                let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
+                let stride = geometry.stride.max(1);
+                (
+                    (h.div_ceil(stride) * w.div_ceil(stride) * images) as f64,
+                    taps,
+                    taps / 16.0,
+                )
+            }
+        };
+        let bytes = planes * i * o * 4.0;
+        let per_cycle = if bytes < 4e6 { 24.0 } else { 8.0 };
+        (rows * planes * i * o / 32.0).max(bytes / per_cycle) + rows * (i + o) * transforms
+    }
+}
