@@ -13,6 +13,7 @@ mod classifier;
 mod conv;
 mod dense;
 mod direct;
+mod dropout;
 mod epilogue;
 mod error;
 mod gemm;
@@ -37,6 +38,7 @@ pub use blocked::{
 pub use classifier::{Linear, softmax_cross_entropy};
 pub use conv::Conv2d;
 pub use dense::Dense;
+pub use dropout::{Kept, dropout, kept};
 pub use epilogue::{Fused, MAX_TERMS, Output, Preact, Source, Term};
 pub use error::{KernelError, Result};
 pub use geometry::Geometry;

@@ -27,14 +27,16 @@ impl<'a> Addend<'a> {
     }
 }
 
-/// `out = relu(sum of addends)`, the rectifier only if `relu`; a NaN stays a NaN.
+/// `out = relu(sum of addends)`, the rectifier only if `relu`; a NaN stays a NaN. With `accumulate` what `out` holds is
+/// one more addend.
 ///
 /// # Errors
-/// No addend; slices of another length than `dims` calls for.
+/// No addend at all; slices of another length than `dims` calls for.
 pub fn sum(
     isa: Isa,
     dims: Dims,
     addends: &[Addend<'_>],
+    accumulate: bool,
     relu: bool,
     out: &mut [Block],
 ) -> Result<()> {
@@ -46,7 +48,7 @@ pub fn sum(
             affine.check(dims.c)?;
         }
     }
-    if addends.is_empty() {
+    if addends.is_empty() && !accumulate {
         return Err(shape_error("sum", "there is nothing to add"));
     }
     if out.is_empty() {
@@ -56,6 +58,7 @@ pub fn sum(
     unsafe {
         isa.dispatch(SumPlanes {
             addends,
+            accumulate,
             relu,
             out,
             pixels: dims.pixels(),
@@ -67,6 +70,7 @@ pub fn sum(
 
 struct SumPlanes<'a> {
     addends: &'a [Addend<'a>],
+    accumulate: bool,
     relu: bool,
     out: &'a mut [Block],
     pixels: usize,
@@ -80,7 +84,14 @@ impl Kernel for SumPlanes<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let last = self.addends.len() - 1;
+        let Some(last) = self.addends.len().checked_sub(1) else {
+            if self.relu {
+                for v in self.out.iter_mut().flat_map(|block| &mut block.0) {
+                    *v = if *v < 0.0 { 0.0 } else { *v };
+                }
+            }
+            return;
+        };
         for (plane, out) in self.out.chunks_exact_mut(self.pixels).enumerate() {
             let block = plane % self.blocks;
             for (run, out) in out.chunks_mut(RUN).enumerate() {
@@ -88,7 +99,7 @@ impl Kernel for SumPlanes<'_> {
                 for (i, addend) in self.addends.iter().enumerate() {
                     let x = &addend.x[at..at + out.len()];
                     let relu = self.relu && i == last;
-                    match (i == 0, relu) {
+                    match (i == 0 && !self.accumulate, relu) {
                         (true, true) => add::<true, true>(addend, block, x, out),
                         (true, false) => add::<true, false>(addend, block, x, out),
                         (false, true) => add::<false, true>(addend, block, x, out),

@@ -144,7 +144,7 @@ fn normalisation_and_its_gradient_equal_the_formulas() {
                 factor: 1.0,
             };
             let mut y = garbage(bx.len());
-            sum(isa, dims, &[addend], relu, &mut y).unwrap();
+            sum(isa, dims, &[addend], false, relu, &mut y).unwrap();
             let expected: Vec<f64> = (0..len)
                 .map(|i| if relu { z(i).max(0.0) } else { z(i) })
                 .collect();
@@ -201,7 +201,8 @@ fn sums_of_scaled_tensors_and_rectifier_gradients_equal_the_twin() {
                 },
             ];
             let mut y = garbage(ba.len());
-            sum(isa, dims, &addends, true, &mut y).unwrap();
+            sum(isa, dims, &addends[..1], false, false, &mut y).unwrap();
+            sum(isa, dims, &addends[1..], true, true, &mut y).unwrap();
             let expected: Vec<f64> = a
                 .iter()
                 .zip(&b)
