@@ -8,7 +8,9 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("usage: export_network FOLDER NAME...")?;
+    let folder = arguments
+        .next()
+        .ok_or("usage: export_network FOLDER NAME...")?;
     std::fs::create_dir_all(&folder)?;
     for name in arguments {
         let network = Network::new(&Description::preset(&name)?)?;
@@ -19,7 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect();
         let path = Path::new(&folder).join(&name);
         candle_core::safetensors::save(&tensors, path.with_extension("safetensors"))?;
-        std::fs::write(path.with_extension("json"), serde_json::to_string(&network)?)?;
+        std::fs::write(
+            path.with_extension("json"),
+            serde_json::to_string(&network)?,
+        )?;
     }
     Ok(())
 }

@@ -32,7 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Repeatable noise; the values do not matter to the time.
     let mut state = 1u64;
     let images = (0..n * shape.elements()).map(|_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     });
     let batch = Batch {
@@ -52,7 +54,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kilobytes: u64 = peak.and_then(|p| p.split_whitespace().next()).unwrap_or("0").parse()?;
+    let kilobytes: u64 = peak
+        .and_then(|p| p.split_whitespace().next())
+        .unwrap_or("0")
+        .parse()?;
     println!("{}", kilobytes * 1024);
     Ok(())
 }

@@ -30,7 +30,7 @@ def serve(path, batch, threads, channels_last):
     net, tree = torch_network.load(path)
     net.train()
     description = tree["description"]
-    images = torch.rand(batch, description["channels"], *description["image_size"]) * 2 - 1
+    images = torch.rand(batch, description["channels"], *description["image-size"]) * 2 - 1
     labels = torch.arange(batch) % description["classes"]
     if channels_last:
         net = net.to(memory_format=torch.channels_last)

@@ -76,7 +76,9 @@ fn off(found: &[f32], expected: &[f64], floor: f64) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(floor, |m, v| m.max(v.abs()));
     let differences = found.iter().zip(expected);
-    differences.fold(0.0, |m: f64, (&f, e)| m.max((f64::from(f) - e).abs() / largest))
+    differences.fold(0.0, |m: f64, (&f, e)| {
+        m.max((f64::from(f) - e).abs() / largest)
+    })
 }
 
 /// Loss, logits, gradients, running statistics and evaluation of one step.
@@ -85,13 +87,17 @@ fn check(network: &Network, n: usize, size: usize, threads: usize, seed: u64) ->
     let reference = in_f64(network, &ours);
     let model = reference.model(network)?;
     let classes = batch.classes();
-    let images = Tensor::from_slice(&batch.images, &batch.shape, &Device::Cpu)?.to_dtype(DType::F64)?;
+    let images =
+        Tensor::from_slice(&batch.images, &batch.shape, &Device::Cpu)?.to_dtype(DType::F64)?;
     let targets =
         Tensor::from_slice(&batch.targets, (n, classes), &Device::Cpu)?.to_dtype(DType::F64)?;
     let evaluated = model.forward(&images)?;
     let logits = model.forward_in(&images, Mode::Train(&Noise::seeded(seed)))?;
     let loss = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
-    let loss = loss.mul(&targets)?.sum_all()?.affine(-1.0 / n as f64, 0.0)?;
+    let loss = loss
+        .mul(&targets)?
+        .sum_all()?
+        .affine(-1.0 / n as f64, 0.0)?;
     let tape = loss.backward()?;
 
     let mut engine = KernelEngine::new(network, &ours, threads)?;
@@ -102,7 +108,11 @@ fn check(network: &Network, n: usize, size: usize, threads: usize, seed: u64) ->
     gradients.as_mut_slice().fill(f32::NAN);
     let output = engine.forward_backward(&batch, &Noise::seeded(seed), &mut gradients)?;
     let expected = loss.to_scalar::<f64>()?;
-    assert!((output.loss - expected).abs() < 1e-4 * expected.abs(), "{} {expected}", output.loss);
+    assert!(
+        (output.loss - expected).abs() < 1e-4 * expected.abs(),
+        "{} {expected}",
+        output.loss
+    );
     assert!(off(&output.logits, &flat64(&logits), 1e-3) < 3e-4, "logits");
     let largest = reference
         .trainable()
@@ -188,7 +198,10 @@ fn dropout_and_stochastic_depth_follow_the_noise() -> Result<()> {
     for name in ["keras-ror-3-wrn-16-1", "ror-3-20", "pytorchcv-ror-3-20"] {
         let description = Description::preset(name).unwrap();
         for seed in 1..4 {
-            let both = description.clone().with_dropout(0.3).with_stochastic_depth(0.2);
+            let both = description
+                .clone()
+                .with_dropout(0.3)
+                .with_stochastic_depth(0.2);
             check(&network(&both), 3, 8, 2, seed)?;
             let depth = description.clone().with_stochastic_depth(0.4);
             check(&network(&depth), 3, 8, 2, seed)?;
@@ -225,7 +238,9 @@ fn bits(network: &Network, threads: usize) -> Vec<u64> {
     let mut bits = Vec::new();
     for n in [7, 5] {
         let batch = batch(network, n, 8);
-        let output = engine.forward_backward(&batch, &noise, &mut gradients).unwrap();
+        let output = engine
+            .forward_backward(&batch, &noise, &mut gradients)
+            .unwrap();
         bits.push(output.loss.to_bits());
         let values = output.logits.iter().chain(gradients.as_slice());
         bits.extend(values.map(|v| u64::from(v.to_bits())));
@@ -242,7 +257,10 @@ fn the_same_seed_and_threads_give_the_same_bits() {
     let description = Description::preset("keras-ror-3-wrn-16-2").unwrap();
     let network = network(&description.with_dropout(0.1).with_stochastic_depth(0.5));
     for threads in [1, 2, 3] {
-        assert!(bits(&network, threads) == bits(&network, threads), "{threads} threads");
+        assert!(
+            bits(&network, threads) == bits(&network, threads),
+            "{threads} threads"
+        );
     }
 }
 
@@ -253,11 +271,36 @@ fn what_does_not_fit_is_an_error() {
     let mut engine = KernelEngine::new(&network, &parameters, 2).unwrap();
     let mut gradients = Gradients::new(Arc::new(FlatLayout::new(&parameters)));
     let good = batch(&network, 2, 8);
-    let mut step = |batch: Batch| engine.forward_backward(&batch, &Noise::seeded(1), &mut gradients);
-    assert!(step(Batch { shape: [2, 1, 8, 8], ..good.clone() }).is_err());
-    assert!(step(Batch { shape: [3, 3, 8, 8], ..good.clone() }).is_err());
-    assert!(step(Batch { shape: [0, 3, 8, 8], ..good.clone() }).is_err());
-    assert!(step(Batch { targets: vec![0.0; 3], ..good.clone() }).is_err());
+    let mut step =
+        |batch: Batch| engine.forward_backward(&batch, &Noise::seeded(1), &mut gradients);
+    assert!(
+        step(Batch {
+            shape: [2, 1, 8, 8],
+            ..good.clone()
+        })
+        .is_err()
+    );
+    assert!(
+        step(Batch {
+            shape: [3, 3, 8, 8],
+            ..good.clone()
+        })
+        .is_err()
+    );
+    assert!(
+        step(Batch {
+            shape: [0, 3, 8, 8],
+            ..good.clone()
+        })
+        .is_err()
+    );
+    assert!(
+        step(Batch {
+            targets: vec![0.0; 3],
+            ..good.clone()
+        })
+        .is_err()
+    );
     assert!(step(good).is_ok());
     let other = preset("ror-3-wrn-16-1");
     assert!(KernelEngine::new(&other, &parameters, 1).is_err());

@@ -3,7 +3,7 @@
 use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
 use super::norm::{Affine, normalised};
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, load, store};
 
 /// A tensor that is added.
 #[derive(Clone, Copy, Debug)]
@@ -99,11 +99,18 @@ impl Kernel for SumPlanes<'_> {
                 for (i, addend) in self.addends.iter().enumerate() {
                     let x = &addend.x[at..at + out.len()];
                     let relu = self.relu && i == last;
-                    match (i == 0 && !self.accumulate, relu) {
-                        (true, true) => add::<true, true>(addend, block, x, out),
-                        (true, false) => add::<true, false>(addend, block, x, out),
-                        (false, true) => add::<false, true>(addend, block, x, out),
-                        (false, false) => add::<false, false>(addend, block, x, out),
+                    for lane in (0..LANES).step_by(S::LANES) {
+                        // SAFETY: `lane` is a whole number of vectors.
+                        unsafe {
+                            match (i == 0 && !self.accumulate, relu) {
+                                (true, true) => add::<S, true, true>(addend, block, lane, x, out),
+                                (true, false) => add::<S, true, false>(addend, block, lane, x, out),
+                                (false, true) => add::<S, false, true>(addend, block, lane, x, out),
+                                (false, false) => {
+                                    add::<S, false, false>(addend, block, lane, x, out);
+                                }
+                            }
+                        }
                     }
                 }
             }
@@ -111,45 +118,41 @@ impl Kernel for SumPlanes<'_> {
     }
 }
 
+/// # Safety
+/// As [`load`].
 #[inline(always)]
-fn add<const SET: bool, const RELU: bool>(
+unsafe fn add<S: Simd, const SET: bool, const RELU: bool>(
     addend: &Addend<'_>,
     block: usize,
+    lane: usize,
     x: &[Block],
     out: &mut [Block],
 ) {
-    let finish = |out: &mut f32, v: f32| {
-        let v = if SET { v } else { *out + v };
-        // A comparison and not `max`, which would hide a NaN.
-        *out = if RELU && v < 0.0 { 0.0 } else { v };
-    };
-    match addend.affine {
-        Some(affine) => {
-            let [mean, mut scale, mut shift] = affine.block(block);
-            for l in 0..LANES {
-                scale[l] *= addend.factor;
-                shift[l] *= addend.factor;
+    // SAFETY: passes on the contract.
+    unsafe {
+        let zero = S::splat(0.0);
+        let finish = |out: &mut Block, mut v: S::V| {
+            if !SET {
+                v = S::add(load::<S>(out, lane), v);
             }
-            for (x, out) in x.iter().zip(out) {
-                for l in 0..LANES {
-                    finish(
-                        &mut out.0[l],
-                        normalised(x.0[l], mean[l], scale[l], shift[l]),
-                    );
+            if RELU {
+                v = S::max(zero, v);
+            }
+            store::<S>(out, lane, v);
+        };
+        let factor = S::splat(addend.factor);
+        match addend.affine {
+            Some(affine) => {
+                let mut affine = affine.lanes::<S>(block, lane);
+                affine[1] = S::mul_add(affine[1], factor, zero);
+                affine[2] = S::mul_add(affine[2], factor, zero);
+                for (x, out) in x.iter().zip(out) {
+                    finish(out, normalised::<S>(load::<S>(x, lane), affine).1);
                 }
             }
-        }
-        None if addend.factor == 1.0 => {
-            for (x, out) in x.iter().zip(out) {
-                for l in 0..LANES {
-                    finish(&mut out.0[l], x.0[l]);
-                }
-            }
-        }
-        None => {
-            for (x, out) in x.iter().zip(out) {
-                for l in 0..LANES {
-                    finish(&mut out.0[l], x.0[l] * addend.factor);
+            None => {
+                for (x, out) in x.iter().zip(out) {
+                    finish(out, S::mul_add(load::<S>(x, lane), factor, zero));
                 }
             }
         }
@@ -177,8 +180,12 @@ impl Kernel for Rectify<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for (y, gradient) in self.y.iter().zip(self.gradient) {
-            for l in 0..LANES {
-                gradient.0[l] = if y.0[l] > 0.0 { gradient.0[l] } else { 0.0 };
+            for lane in (0..LANES).step_by(S::LANES) {
+                // SAFETY: `lane` is a whole number of vectors.
+                unsafe {
+                    let v = S::where_positive(load::<S>(y, lane), load::<S>(gradient, lane));
+                    store::<S>(gradient, lane, v);
+                }
             }
         }
     }
@@ -218,15 +225,25 @@ impl Kernel for ChannelSums<'_> {
         for (plane, x) in self.x.chunks_exact(self.pixels).enumerate() {
             let block = plane % self.sums.len();
             for run in x.chunks(RUN) {
-                let mut sum = [[0f32; LANES]; 4];
-                for (i, x) in run.iter().enumerate() {
-                    for l in 0..LANES {
-                        sum[i % 4][l] += x.0[l];
+                for lane in (0..LANES).step_by(S::LANES) {
+                    let mut total = Block::ZERO;
+                    // SAFETY: `lane` is a whole number of vectors.
+                    unsafe {
+                        let mut sum = [S::splat(0.0); 4];
+                        let (quads, rest) = run.as_chunks::<4>();
+                        for quad in quads {
+                            for i in 0..4 {
+                                sum[i] = S::add(sum[i], load::<S>(&quad[i], lane));
+                            }
+                        }
+                        for x in rest {
+                            sum[0] = S::add(sum[0], load::<S>(x, lane));
+                        }
+                        let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
+                        store::<S>(&mut total, lane, sum);
                     }
-                }
-                for sum in sum {
-                    for l in 0..LANES {
-                        self.sums[block][l] += f64::from(sum[l]);
+                    for l in lane..lane + S::LANES {
+                        self.sums[block][l] += f64::from(total.0[l]);
                     }
                 }
             }

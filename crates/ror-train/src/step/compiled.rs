@@ -65,7 +65,12 @@ impl Compiled {
         for nodes in stages.chain([&evaluation]) {
             let chunk = chunk_images(&graph, nodes.clone()).min(images);
             for node in &graph.nodes[nodes.clone()] {
-                for v in node.reads().iter().map(|(read, _)| read.value).chain(node.out) {
+                for v in node
+                    .reads()
+                    .iter()
+                    .map(|(read, _)| read.value)
+                    .chain(node.out)
+                {
                     room.act = room.act.max(image_len(&graph, v) * chunk);
                 }
                 if let Some(out) = node.out.filter(|&v| plan.gradient[v] == Place::Chunk) {
@@ -100,7 +105,11 @@ impl Compiled {
         };
         Ok(Self {
             masks: graph.dropouts.iter().map(mask).collect(),
-            norms: graph.norms.iter().map(|n| NormState::new(n.channels)).collect(),
+            norms: graph
+                .norms
+                .iter()
+                .map(|n| NormState::new(n.channels))
+                .collect(),
             flags: Flags::new(&graph, &plan, vec![false; graph.gates.len()]),
             graph,
             plan,

@@ -80,7 +80,11 @@ impl Engine for KernelEngine {
         gradients: &mut Gradients,
     ) -> Result<StepOutput> {
         let [n, c, h, w] = batch.shape;
-        let classes = self.network.head.classes.unwrap_or(self.network.head.features);
+        let classes = self
+            .network
+            .head
+            .classes
+            .unwrap_or(self.network.head.features);
         check_len("images", n * c * h * w, batch.images.len())?;
         check_len("targets", n * classes, batch.targets.len())?;
         if n == 0 {
@@ -226,13 +230,25 @@ impl Step<'_> {
             self.run(&nodes, flags, &batch.images, Some(batch), false)?;
         }
         // Of what is dropped, no part has a gradient.
-        for conv in self.compiled.graph.convs.iter().filter(|c| !flags.runs(c.gate)) {
+        for conv in self
+            .compiled
+            .graph
+            .convs
+            .iter()
+            .filter(|c| !flags.runs(c.gate))
+        {
             gradient(gradients, &format!("{}.weight", conv.path))?.fill(0.0);
             if conv.bias {
                 gradient(gradients, &format!("{}.bias", conv.path))?.fill(0.0);
             }
         }
-        for norm in self.compiled.graph.norms.iter().filter(|n| !flags.runs(n.gate)) {
+        for norm in self
+            .compiled
+            .graph
+            .norms
+            .iter()
+            .filter(|n| !flags.runs(n.gate))
+        {
             for name in ["weight", "bias"] {
                 gradient(gradients, &format!("{}.{name}", norm.path))?.fill(0.0);
             }
@@ -336,7 +352,10 @@ impl Step<'_> {
             workers,
             ..
         } = &mut *self.compiled;
-        for k in graph.nodes[nodes.clone()].iter().flat_map(|node| node.norms()) {
+        for k in graph.nodes[nodes.clone()]
+            .iter()
+            .flat_map(|node| node.norms())
+        {
             let spec = &graph.norms[k];
             if !flags.runs(spec.gate) {
                 continue;
@@ -405,7 +424,9 @@ impl Step<'_> {
                 let parts: Vec<_> = guards.iter().map(|w| &w.gradient_moments[k]).collect();
                 let mut gamma = vec![0.0; spec.channels];
                 let beta = gradient(gradients, &format!("{}.bias", spec.path))?;
-                norms[k].differentiate(&parts, &mut gamma, beta).map_err(Error::wrap)?;
+                norms[k]
+                    .differentiate(&parts, &mut gamma, beta)
+                    .map_err(Error::wrap)?;
                 gradient(gradients, &format!("{}.weight", spec.path))?.copy_from_slice(&gamma);
             }
         }
@@ -561,4 +582,3 @@ impl std::fmt::Debug for KernelEngine {
             .finish_non_exhaustive()
     }
 }
-

@@ -71,7 +71,9 @@ pub(super) struct Norm {
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     /// A convolution of the images.
-    Stem { conv: ConvId },
+    Stem {
+        conv: ConvId,
+    },
     /// `out = conv(input) + identities`, or `out += ...` if another convolution was first.
     Conv {
         conv: ConvId,
@@ -80,10 +82,18 @@ pub(super) enum Op {
         identities: Vec<ValueId>,
     },
     /// `out = relu(sum of terms)`.
-    Sum { terms: Vec<Term>, relu: bool },
-    Pool { pool: MaxPool, input: Read },
+    Sum {
+        terms: Vec<Term>,
+        relu: bool,
+    },
+    Pool {
+        pool: MaxPool,
+        input: Read,
+    },
     /// Average pool, classifier, loss. Has no output.
-    Head { input: Read },
+    Head {
+        input: Read,
+    },
 }
 
 /// An operation at its place.

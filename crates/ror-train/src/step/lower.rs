@@ -153,10 +153,9 @@ impl Lowering {
                         ..Read::plain(value)
                     }
                 }
-                Layer::Relu if read.norm.is_some() && read.dropout.is_none() => Read {
-                    relu: true,
-                    ..read
-                },
+                Layer::Relu if read.norm.is_some() && read.dropout.is_none() => {
+                    Read { relu: true, ..read }
+                }
                 Layer::Relu => Read::plain(self.sum(read, true)),
                 Layer::MaxPool {
                     kernel,
@@ -210,7 +209,13 @@ impl Lowering {
                 };
                 self.sum(read, false)
             }
-            Read { relu, .. } => self.sum(Read { relu: false, ..read }, relu),
+            Read { relu, .. } => self.sum(
+                Read {
+                    relu: false,
+                    ..read
+                },
+                relu,
+            ),
         }
     }
 
@@ -347,8 +352,15 @@ impl Lowering {
             })
             .map(|(i, _)| i)
             .collect();
-        let fresh: Vec<ValueId> = convs.iter().filter_map(|&i| self.graph.nodes[i].out).collect();
-        let rest: Vec<ValueId> = values.iter().copied().filter(|v| !fresh.contains(v)).collect();
+        let fresh: Vec<ValueId> = convs
+            .iter()
+            .filter_map(|&i| self.graph.nodes[i].out)
+            .collect();
+        let rest: Vec<ValueId> = values
+            .iter()
+            .copied()
+            .filter(|v| !fresh.contains(v))
+            .collect();
         let (&first, &last) = (convs.first()?, convs.last()?);
         if rest.len() + 1 > MAX_TERMS {
             return None;

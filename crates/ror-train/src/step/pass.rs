@@ -155,7 +155,13 @@ impl Pass<'_> {
                 let images = &self.images[(first + chunk.start) * len..(first + chunk.end) * len];
                 let size = (chunk.len(), h, width);
                 let fused = Fused::default();
-                stem.run(size, Plain::F32(images), &fused, Output::raw(out), &mut w.scratch)
+                stem.run(
+                    size,
+                    Plain::F32(images),
+                    &fused,
+                    Output::raw(out),
+                    &mut w.scratch,
+                )
             }
             Op::Conv {
                 conv,
@@ -248,7 +254,10 @@ impl Pass<'_> {
         let pooled = &mut head.pooled[chunk.start * per_image..chunk.end * per_image];
         global_average_pool(self.isa, dims, x, pooled)?;
         let features = &mut head.features[chunk.start * dims.c..chunk.end * dims.c];
-        for (row, pooled) in features.chunks_exact_mut(dims.c).zip(pooled.chunks_exact(per_image)) {
+        for (row, pooled) in features
+            .chunks_exact_mut(dims.c)
+            .zip(pooled.chunks_exact(per_image))
+        {
             row.copy_from_slice(&as_flat(pooled)[..dims.c]);
         }
         let classes = self.graph.classes.unwrap_or(dims.c);
@@ -284,9 +293,7 @@ impl Pass<'_> {
                 }
                 Ok(())
             }
-            (Op::Sum { terms, relu }, Some(id)) => {
-                self.backward_sum(w, i, terms, *relu, id, chunk)
-            }
+            (Op::Sum { terms, relu }, Some(id)) => self.backward_sum(w, i, terms, *relu, id, chunk),
             (Op::Pool { pool, input }, Some(id)) => {
                 let mut to = take(&mut w.slots[self.slot(input)]);
                 let done = (|| {
@@ -312,7 +319,13 @@ impl Pass<'_> {
     }
 
     /// Adds to the gradient of a value what comes through its norms.
-    fn complete_gradient(&self, w: &mut Worker, i: usize, id: ValueId, chunk: &Chunk) -> Result<()> {
+    fn complete_gradient(
+        &self,
+        w: &mut Worker,
+        i: usize,
+        id: ValueId,
+        chunk: &Chunk,
+    ) -> Result<()> {
         let (range, dims) = (self.range(id, chunk), self.dims(id, chunk));
         let mut own = match self.plan.gradient[id] {
             Place::Slot(slot) => take(&mut w.slots[slot]),
@@ -404,7 +417,8 @@ impl Pass<'_> {
         let x = self.read(&w.values, &mut w.act, input, w.images.start, chunk)?;
         let dy = self.output_gradient(&w.slots, &w.dy, id, chunk);
         let sum = &mut w.sums[conv.sum][..conv.weight.sum_len()];
-        conv.weight.add(size, x, dy, sum, chunk.start == 0, &mut w.scratch)?;
+        conv.weight
+            .add(size, x, dy, sum, chunk.start == 0, &mut w.scratch)?;
         if self.graph.convs[conv_id].bias && !conv.free_bias {
             channel_sums(self.isa, self.dims(id, chunk), dy, &mut w.biases[conv_id])?;
         }
@@ -425,7 +439,13 @@ impl Pass<'_> {
         self.norm_moments(w, input, chunk)
     }
 
-    fn backward_stem(&self, w: &mut Worker, conv_id: usize, id: ValueId, chunk: &Chunk) -> Result<()> {
+    fn backward_stem(
+        &self,
+        w: &mut Worker,
+        conv_id: usize,
+        id: ValueId,
+        chunk: &Chunk,
+    ) -> Result<()> {
         let conv = &self.convs[conv_id];
         let (h, width) = conv.size;
         let len = conv.geometry.inputs * h * width;
@@ -437,7 +457,8 @@ impl Pass<'_> {
         }
         let size = (chunk.len(), h, width);
         let sum = &mut w.sums[conv.sum][..conv.weight.sum_len()];
-        conv.weight.add_images(size, images, dy, sum, chunk.start == 0, &mut w.scratch)
+        conv.weight
+            .add_images(size, images, dy, sum, chunk.start == 0, &mut w.scratch)
     }
 
     fn backward_sum(
@@ -451,7 +472,11 @@ impl Pass<'_> {
     ) -> Result<()> {
         if let (true, Place::Slot(slot)) = (relu, self.plan.gradient[id]) {
             let range = self.range(id, chunk);
-            relu_gradient(self.isa, &w.values[id][range.clone()], &mut w.slots[slot][range])?;
+            relu_gradient(
+                self.isa,
+                &w.values[id][range.clone()],
+                &mut w.slots[slot][range],
+            )?;
         }
         for (position, term) in terms.iter().enumerate() {
             if self.flags.runs(term.gate) {
@@ -496,8 +521,9 @@ impl Pass<'_> {
                 let (kept, factor) = self.mask(d, read.value, w.images.start, chunk);
                 let act = &mut w.act[..dz.len()];
                 act.copy_from_slice(dz);
-                dropout(self.isa, kept, factor, act)
-                    .and_then(|()| sum(self.isa, dims, &[Addend::plain(act)], accumulate, false, dx))
+                dropout(self.isa, kept, factor, act).and_then(|()| {
+                    sum(self.isa, dims, &[Addend::plain(act)], accumulate, false, dx)
+                })
             }
             (None, None) => sum(self.isa, dims, &[Addend::plain(dz)], accumulate, false, dx),
         };
@@ -535,7 +561,10 @@ impl Pass<'_> {
         }
         let per_image = blocks(dims.c);
         let pooled = &mut head.pooled[rows(per_image)];
-        for (row, pooled) in gradient.chunks_exact(dims.c).zip(pooled.chunks_exact_mut(per_image)) {
+        for (row, pooled) in gradient
+            .chunks_exact(dims.c)
+            .zip(pooled.chunks_exact_mut(per_image))
+        {
             pooled.fill(Block::ZERO);
             as_flat_mut(pooled)[..dims.c].copy_from_slice(row);
         }
@@ -560,7 +589,9 @@ pub(super) fn pool_scratch(graph: &Graph, node: &Node, images: usize) -> usize {
 }
 
 fn chunks(images: usize, step: usize) -> impl Iterator<Item = Chunk> {
-    (0..images).step_by(step).map(move |first| first..images.min(first + step))
+    (0..images)
+        .step_by(step)
+        .map(move |first| first..images.min(first + step))
 }
 
 fn unpacked() -> KernelError {

@@ -47,7 +47,10 @@ impl ConvState {
             )
         } else {
             let zeros =
-                vec![0.0; geometry.inputs * geometry.outputs * geometry.kernel.0 * geometry.kernel.1];
+                vec![
+                    0.0;
+                    geometry.inputs * geometry.outputs * geometry.kernel.0 * geometry.kernel.1
+                ];
             let algorithm = Algorithm::choose(&geometry, images, h, w);
             let bias = vec![0.0; geometry.outputs];
             let conv = Conv2d::new(isa, geometry, algorithm, &zeros, Some(&bias))?;
@@ -184,7 +187,9 @@ impl NormState {
         };
         for (c, &(mean, variance)) in totals.iter().enumerate() {
             follow(&mut running_mean[c], mean);
-            let estimate = config.running_variance.estimate(variance, self.count, config.epsilon);
+            let estimate = config
+                .running_variance
+                .estimate(variance, self.count, config.epsilon);
             follow(&mut running_variance[c], estimate);
         }
         self.set(totals.into_iter(), gamma, beta, config.epsilon);
@@ -273,11 +278,19 @@ impl Worker {
         Ok(Self {
             images: 0..0,
             values: (0..graph.values.len()).map(value).collect(),
-            slots: plan.memory.iter().map(|&len| zeros(len * room.images)).collect(),
+            slots: plan
+                .memory
+                .iter()
+                .map(|&len| zeros(len * room.images))
+                .collect(),
             act: zeros(room.act),
             dy: zeros(room.dy),
             scratch: zeros(room.scratch),
-            moments: graph.norms.iter().map(|n| Moments::new(n.channels)).collect(),
+            moments: graph
+                .norms
+                .iter()
+                .map(|n| Moments::new(n.channels))
+                .collect(),
             gradient_moments: graph
                 .norms
                 .iter()
@@ -305,7 +318,9 @@ impl Worker {
     pub(super) fn start(&mut self, images: Range<usize>) {
         self.images = images;
         self.moments.iter_mut().for_each(Moments::clear);
-        self.gradient_moments.iter_mut().for_each(GradientMoments::clear);
+        self.gradient_moments
+            .iter_mut()
+            .for_each(GradientMoments::clear);
         self.biases.iter_mut().for_each(|b| b.fill([0.0; LANES]));
         self.head.weight_gradient.fill(0.0);
         self.head.bias_gradient.fill(0.0);

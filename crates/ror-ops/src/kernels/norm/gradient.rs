@@ -2,7 +2,7 @@
 
 use super::super::blocked::{Block, Dims, LANES, blocks};
 use super::super::error::{Result, check_len};
-use super::super::simd::{Isa, Kernel, Simd};
+use super::super::simd::{Isa, Kernel, Simd, load, store};
 use super::{Affine, RUN, Sums, check_tensor, normalised, widen};
 
 /// `sum dz` and `sum dz (x - mean)` of every channel.
@@ -100,46 +100,53 @@ impl Kernel for Add<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        if self.relu {
-            self.planes::<true>();
-        } else {
-            self.planes::<false>();
+        // SAFETY: passes on the contract.
+        unsafe {
+            if self.relu {
+                self.planes::<S, true>();
+            } else {
+                self.planes::<S, false>();
+            }
         }
     }
 }
 
 impl Add<'_> {
+    /// # Safety
+    /// The processor has `S`.
     #[inline(always)]
-    fn planes<const RELU: bool>(self) {
+    unsafe fn planes<S: Simd, const RELU: bool>(self) {
         let planes = self.x.chunks_exact(self.pixels);
         for (plane, (x, da)) in planes.zip(self.da.chunks_exact(self.pixels)).enumerate() {
             let block = plane % self.sum.len();
-            let [mean, scale, shift] = self.affine.block(block);
             for (x, da) in x.chunks(RUN).zip(da.chunks(RUN)) {
-                let mut sum = [[0f32; LANES]; 4];
-                let mut product = [[0f32; LANES]; 4];
-                let mut add = |i: usize, x: &Block, da: &Block| {
-                    for l in 0..LANES {
-                        let d = x.0[l] - mean[l];
-                        let positive = !RELU || d * scale[l] + shift[l] > 0.0;
-                        let dz = if positive { da.0[l] } else { 0.0 };
-                        sum[i][l] += dz;
-                        product[i][l] += dz * d;
+                for lane in (0..LANES).step_by(S::LANES) {
+                    // SAFETY: `lane` is a whole number of vectors.
+                    unsafe {
+                        let zero = S::splat(0.0);
+                        let affine = self.affine.lanes::<S>(block, lane);
+                        let (mut sum, mut product) = ([zero; 4], [zero; 4]);
+                        let mut add = |i: usize, x: &Block, da: &Block| {
+                            let (d, z) = normalised::<S>(load::<S>(x, lane), affine);
+                            let da = load::<S>(da, lane);
+                            let dz = if RELU { S::where_positive(z, da) } else { da };
+                            sum[i] = S::add(sum[i], dz);
+                            product[i] = S::mul_add(dz, d, product[i]);
+                        };
+                        let (x4, x1) = x.as_chunks::<4>();
+                        let (da4, da1) = da.as_chunks::<4>();
+                        for (x, da) in x4.iter().zip(da4) {
+                            for i in 0..4 {
+                                add(i, &x[i], &da[i]);
+                            }
+                        }
+                        for (x, da) in x1.iter().zip(da1) {
+                            add(0, x, da);
+                        }
+                        let total = |v: [S::V; 4]| S::add(S::add(v[0], v[1]), S::add(v[2], v[3]));
+                        widen::<S>(&mut self.sum[block], lane, total(sum));
+                        widen::<S>(&mut self.product[block], lane, total(product));
                     }
-                };
-                let (x4, x1) = x.as_chunks::<4>();
-                let (da4, da1) = da.as_chunks::<4>();
-                for (x, da) in x4.iter().zip(da4) {
-                    for i in 0..4 {
-                        add(i, &x[i], &da[i]);
-                    }
-                }
-                for (x, da) in x1.iter().zip(da1) {
-                    add(0, x, da);
-                }
-                for i in 0..4 {
-                    widen(&mut self.sum[block], &sum[i]);
-                    widen(&mut self.product[block], &product[i]);
                 }
             }
         }
@@ -210,18 +217,23 @@ impl Kernel for Apply<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        match (self.gradient.relu, self.accumulate) {
-            (true, true) => self.planes::<true, true>(),
-            (true, false) => self.planes::<true, false>(),
-            (false, true) => self.planes::<false, true>(),
-            (false, false) => self.planes::<false, false>(),
+        // SAFETY: passes on the contract.
+        unsafe {
+            match (self.gradient.relu, self.accumulate) {
+                (true, true) => self.planes::<S, true, true>(),
+                (true, false) => self.planes::<S, true, false>(),
+                (false, true) => self.planes::<S, false, true>(),
+                (false, false) => self.planes::<S, false, false>(),
+            }
         }
     }
 }
 
 impl Apply<'_> {
+    /// # Safety
+    /// The processor has `S`.
     #[inline(always)]
-    fn planes<const RELU: bool, const ACCUMULATE: bool>(self) {
+    unsafe fn planes<S: Simd, const RELU: bool, const ACCUMULATE: bool>(self) {
         let Self {
             gradient, pixels, ..
         } = self;
@@ -232,14 +244,25 @@ impl Apply<'_> {
         let planes = planes.zip(self.dx.chunks_exact_mut(pixels)).enumerate();
         for (plane, ((x, da), dx)) in planes {
             let block = plane % gradient.slope.len();
-            let [mean, scale, shift] = gradient.affine.block(block);
-            let (slope, offset) = (gradient.slope[block].0, gradient.offset[block].0);
-            for ((x, da), dx) in x.iter().zip(da).zip(dx) {
-                for l in 0..LANES {
-                    let z = normalised(x.0[l], mean[l], scale[l], shift[l]);
-                    let dz = if !RELU || z > 0.0 { da.0[l] } else { 0.0 };
-                    let value = dz * scale[l] + ((x.0[l] - mean[l]) * slope[l] + offset[l]);
-                    dx.0[l] = if ACCUMULATE { dx.0[l] + value } else { value };
+            let runs = x.chunks(RUN).zip(da.chunks(RUN)).zip(dx.chunks_mut(RUN));
+            for ((x, da), dx) in runs {
+                for lane in (0..LANES).step_by(S::LANES) {
+                    // SAFETY: `lane` is a whole number of vectors.
+                    unsafe {
+                        let affine = gradient.affine.lanes::<S>(block, lane);
+                        let slope = load::<S>(&gradient.slope[block], lane);
+                        let offset = load::<S>(&gradient.offset[block], lane);
+                        for ((x, da), dx) in x.iter().zip(da).zip(&mut *dx) {
+                            let (d, z) = normalised::<S>(load::<S>(x, lane), affine);
+                            let da = load::<S>(da, lane);
+                            let dz = if RELU { S::where_positive(z, da) } else { da };
+                            let mut v = S::mul_add(dz, affine[1], S::mul_add(d, slope, offset));
+                            if ACCUMULATE {
+                                v = S::add(load::<S>(dx, lane), v);
+                            }
+                            store::<S>(dx, lane, v);
+                        }
+                    }
                 }
             }
         }

@@ -20,6 +20,7 @@ pub use moments::Moments;
 
 use super::blocked::{Block, Dims, LANES, blocks};
 use super::error::{Result, check_len};
+use super::simd::{Simd, load, store};
 
 /// What a normalisation does to every channel: `(x - mean) * scale + shift`.
 #[derive(Clone, Copy, Debug)]
@@ -39,26 +40,44 @@ impl Affine<'_> {
         check_len("normalisation shift", blocks(channels), self.shift.len())
     }
 
-    /// The constants of one block of channels.
+    /// Mean, scale and shift of the channels of a block from `lane` on.
+    ///
+    /// # Safety
+    /// As [`load`].
     #[inline(always)]
-    pub(super) fn block(&self, i: usize) -> [[f32; LANES]; 3] {
-        [self.mean[i].0, self.scale[i].0, self.shift[i].0]
+    pub(super) unsafe fn lanes<S: Simd>(&self, block: usize, lane: usize) -> [S::V; 3] {
+        // SAFETY: passes on the contract.
+        [self.mean, self.scale, self.shift].map(|x| unsafe { load::<S>(&x[block], lane) })
     }
 }
 
-/// One value: the same operations in the same order wherever the sign of `z` matters.
+/// `x - mean` and `z`: the same operations in the same order wherever the sign of `z` matters.
+///
+/// # Safety
+/// The processor has `S`.
 #[inline(always)]
-pub(super) fn normalised(x: f32, mean: f32, scale: f32, shift: f32) -> f32 {
-    (x - mean) * scale + shift
+pub(super) unsafe fn normalised<S: Simd>(x: S::V, [mean, scale, shift]: [S::V; 3]) -> (S::V, S::V) {
+    // SAFETY: passes on the contract.
+    unsafe {
+        let distance = S::sub(x, mean);
+        (distance, S::mul_add(distance, scale, shift))
+    }
 }
 
 /// Values per channel in `f64`.
 type Sums = [f64; LANES];
 
+/// Adds a vector to the sums from `lane` on.
+///
+/// # Safety
+/// As [`load`].
 #[inline(always)]
-fn widen(sums: &mut Sums, run: &[f32; LANES]) {
-    for (sum, &run) in sums.iter_mut().zip(run) {
-        *sum += f64::from(run);
+unsafe fn widen<S: Simd>(sums: &mut Sums, lane: usize, v: S::V) {
+    let mut values = Block::ZERO;
+    // SAFETY: passes on the contract.
+    unsafe { store::<S>(&mut values, lane, v) };
+    for l in lane..lane + S::LANES {
+        sums[l] += f64::from(values.0[l]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::blocked::{Block, Dims, LANES, blocks};
 use super::super::error::{Result, check_len};
-use super::super::simd::{Isa, Kernel, Simd};
+use super::super::simd::{Isa, Kernel, Simd, load};
 use super::{RUN, Sums, check_tensor, widen};
 
 /// Sums over the values of every channel, relative to the first value seen, so that a mean far from zero costs no
@@ -123,31 +123,31 @@ impl Kernel for Add<'_> {
     unsafe fn run<S: Simd>(self) {
         for (plane, x) in self.x.chunks_exact(self.pixels).enumerate() {
             let block = plane % self.origin.len();
-            let origin = self.origin[block].0;
             for run in x.chunks(RUN) {
-                // Four sums side by side, so that additions need not wait for each other.
-                let mut sum = [[0f32; LANES]; 4];
-                let mut square = [[0f32; LANES]; 4];
-                let mut quads = run.chunks_exact(4);
-                for quad in &mut quads {
-                    for i in 0..4 {
-                        for l in 0..LANES {
-                            let d = quad[i].0[l] - origin[l];
-                            sum[i][l] += d;
-                            square[i][l] += d * d;
+                for lane in (0..LANES).step_by(S::LANES) {
+                    // SAFETY: `lane` is a whole number of vectors.
+                    unsafe {
+                        let zero = S::splat(0.0);
+                        let origin = load::<S>(&self.origin[block], lane);
+                        // Four sums side by side, so that additions need not wait for each other.
+                        let (mut sum, mut square) = ([zero; 4], [zero; 4]);
+                        let (quads, rest) = run.as_chunks::<4>();
+                        for quad in quads {
+                            for i in 0..4 {
+                                let d = S::sub(load::<S>(&quad[i], lane), origin);
+                                sum[i] = S::add(sum[i], d);
+                                square[i] = S::mul_add(d, d, square[i]);
+                            }
                         }
+                        for x in rest {
+                            let d = S::sub(load::<S>(x, lane), origin);
+                            sum[0] = S::add(sum[0], d);
+                            square[0] = S::mul_add(d, d, square[0]);
+                        }
+                        let total = |v: [S::V; 4]| S::add(S::add(v[0], v[1]), S::add(v[2], v[3]));
+                        widen::<S>(&mut self.sum[block], lane, total(sum));
+                        widen::<S>(&mut self.square[block], lane, total(square));
                     }
-                }
-                for x in quads.remainder() {
-                    for l in 0..LANES {
-                        let d = x.0[l] - origin[l];
-                        sum[0][l] += d;
-                        square[0][l] += d * d;
-                    }
-                }
-                for i in 0..4 {
-                    widen(&mut self.sum[block], &sum[i]);
-                    widen(&mut self.square[block], &square[i]);
                 }
             }
         }
