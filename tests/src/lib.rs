@@ -1,1 +1,3 @@
 //! Tests across the crates of `ror`.
+
+pub mod golden;

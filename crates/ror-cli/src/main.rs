@@ -1,1 +1,54 @@
-fn main() {}
+//! The `ror` command: multilevel residual networks from the shell. It parses, calls, prints.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod confusion;
+mod model;
+mod normalise;
+mod output;
+mod progress;
+mod runner;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Residual networks of residual networks: inspect, run, evaluate and convert them.
+///
+/// Exit status: 0 success, 1 failure, 2 wrong usage. Results go to stdout, notes to stderr.
+#[derive(Parser)]
+#[command(name = "ror", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(commands::list::Args),
+    Summary(commands::summary::Args),
+    Graph(commands::graph::Args),
+    Predict(commands::predict::Args),
+    Eval(commands::eval::Args),
+    Convert(commands::convert::Args),
+    Train(Box<commands::train::Args>),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::List(args) => commands::list::run(&args),
+        Command::Summary(args) => commands::summary::run(&args),
+        Command::Graph(args) => commands::graph::run(&args),
+        Command::Predict(args) => commands::predict::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Convert(args) => commands::convert::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

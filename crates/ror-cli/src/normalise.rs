@@ -26,8 +26,10 @@ fn parse(text: &str) -> Result<Normalisation, String> {
         "pytorchcv-cifar" => Normalisation::pytorchcv_cifar(),
         "imagenet" => Normalisation::imagenet(),
         numbers => {
-            let numbers: Result<Vec<f32>, _> =
-                numbers.split(',').map(|n| n.trim().parse::<f32>()).collect();
+            let numbers: Result<Vec<f32>, _> = numbers
+                .split(',')
+                .map(|n| n.trim().parse::<f32>())
+                .collect();
             match numbers.as_deref() {
                 Ok(&[r, g, b, sr, sg, sb])
                     if [r, g, b].iter().all(|m| m.is_finite())
@@ -39,10 +41,12 @@ fn parse(text: &str) -> Result<Normalisation, String> {
                     }
                 }
                 _ => {
-                    return Err("expected unit, cifar10, cifar100, pytorchcv-cifar, imagenet, or \
+                    return Err(
+                        "expected unit, cifar10, cifar100, pytorchcv-cifar, imagenet, or \
                                 six numbers such as 0.49,0.48,0.45,0.25,0.24,0.26 with positive \
                                 deviations"
-                        .to_owned());
+                            .to_owned(),
+                    );
                 }
             }
         }
@@ -61,7 +65,12 @@ mod tests {
 
     #[test]
     fn a_deviation_of_zero_or_a_wrong_count_is_refused() {
-        for text in ["0.5,0.4,0.3,0.2,0.25,0", "1,2,3", "nan,0,0,1,1,1", "imagnet"] {
+        for text in [
+            "0.5,0.4,0.3,0.2,0.25,0",
+            "1,2,3",
+            "nan,0,0,1,1,1",
+            "imagnet",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -1,7 +1,7 @@
 //! Where results and notes go.
 
 use anyhow::{Context, Result};
-use atomic_write_file::AtomicWriteFile;
+use atomicwrites::{AllowOverwrite, AtomicFile};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -9,7 +9,10 @@ use std::path::Path;
 /// Prints a result. A reader that has closed the pipe (`ror list | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to the standard output")
         }
@@ -31,12 +34,10 @@ pub(crate) fn note(text: &str) {
 
 /// Writes a file whole or not at all: beside its place first, then renamed.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(content)?;
-        file.commit()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    AtomicFile::new(path, AllowOverwrite)
+        .write(|file| file.write_all(content))
+        .map_err(io::Error::from)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Lines up columns: text to the left, numbers (columns in `right`) to the right.

@@ -13,7 +13,9 @@ pub(crate) struct Runner {
     pub(crate) class_names: Vec<String>,
     /// Whether the names came with the weights.
     pub(crate) named: bool,
-    pub(crate) normalisation: Normalisation,
+    normalisation: Normalisation,
+    /// What to say before the normalisation is used, where nothing but custom chose it.
+    assumption: Option<String>,
     pub(crate) size: Size,
     model: Model,
     features: usize,
@@ -23,7 +25,7 @@ impl Runner {
     /// `normalisation` overrides the weights' own.
     pub(crate) fn new(weights: Weights, normalisation: Option<Normalisation>) -> Result<Self> {
         let model = weights.model(DType::F32, &Device::Cpu)?;
-        let features = weights.network().head.features;
+        let features = weights.network()?.head.features;
         let Weights {
             description,
             metadata,
@@ -32,7 +34,9 @@ impl Runner {
         let known = match &metadata.normalisation {
             Some(n) => {
                 let rgb = |values: &[f32]| -> Result<[f32; 3]> {
-                    values.try_into().context("the weights' normalisation is not for RGB")
+                    values
+                        .try_into()
+                        .context("the weights' normalisation is not for RGB")
                 };
                 Some(Normalisation {
                     mean: rgb(&n.mean)?,
@@ -41,14 +45,17 @@ impl Runner {
             }
             None => None,
         };
-        let normalisation = normalisation.or(known).unwrap_or_else(|| {
-            let (name, assumed) = customary(&description);
-            crate::output::note(&format!(
-                "note: the weights do not say how images are normalised; taking {name} \
-                 (--normalise overrides)"
-            ));
-            assumed
-        });
+        let (normalisation, assumption) = match normalisation.or(known) {
+            Some(normalisation) => (normalisation, None),
+            None => {
+                let (name, normalisation) = customary(&description);
+                let note = format!(
+                    "note: the weights do not say how images are normalised; taking {name} \
+                     (--normalise overrides)"
+                );
+                (normalisation, Some(note))
+            }
+        };
         let [height, width] = description.image_size;
         let named = metadata.class_names.is_some();
         let class_names = metadata
@@ -60,13 +67,27 @@ impl Runner {
             class_names,
             named,
             normalisation,
+            assumption,
             model,
             features,
         })
     }
 
+    /// How pixels become inputs; says so where that is a guess.
+    pub(crate) fn normalisation(&mut self) -> Normalisation {
+        if let Some(assumption) = self.assumption.take() {
+            crate::output::note(&assumption);
+        }
+        self.normalisation
+    }
+
     /// Logits `(N, classes)` of `n` normalised images `(N, C, H, W)`; features without the top.
-    pub(crate) fn logits(&self, images: &[f32], n: usize, (h, w): (usize, usize)) -> Result<Vec<f32>> {
+    pub(crate) fn logits(
+        &self,
+        images: &[f32],
+        n: usize,
+        (h, w): (usize, usize),
+    ) -> Result<Vec<f32>> {
         let x = Tensor::from_slice(images, (n, self.description.channels, h, w), &Device::Cpu)?;
         Ok(self.model.forward(&x)?.flatten_all()?.to_vec1()?)
     }

@@ -10,6 +10,7 @@ mod description;
 mod error;
 mod expand;
 mod family;
+mod graph;
 mod init;
 mod model;
 mod network;

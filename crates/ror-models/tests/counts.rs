@@ -1,5 +1,7 @@
 //! Counts from the description alone equal the published ones.
 
+#![allow(clippy::unwrap_used)]
+
 use ror_models::{Description, Network};
 
 fn network(name: &str) -> Network {

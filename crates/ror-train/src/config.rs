@@ -19,7 +19,7 @@ use std::str::FromStr;
 /// # Ok::<(), ror_train::TrainError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrainConfig {
     /// How often every image is seen.
     pub epochs: u64,
@@ -33,7 +33,7 @@ pub struct TrainConfig {
     /// without. At most 8.
     pub mixup: f64,
     /// The decay of the weights' moving average, which is then what is validated and kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// Validates after every so many epochs, and after the last.
     pub val_every: u64,
@@ -66,9 +66,20 @@ impl TrainConfig {
     /// Reads settings; those that the text leaves out are the defaults.
     ///
     /// # Errors
-    /// Text that is no TOML, an unknown key, a value that cannot be.
+    /// As [`TrainConfig::with`].
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|e| TrainError::Config(e.to_string()))?;
+        let settings = text.parse().map_err(|e: toml::de::Error| invalid(e))?;
+        Self::default().with(settings)
+    }
+
+    /// These settings, with those of a table in their place.
+    ///
+    /// # Errors
+    /// An unknown key, a value that cannot be.
+    pub fn with(&self, settings: toml::Table) -> Result<Self> {
+        let mut all = toml::Table::try_from(self).map_err(invalid)?;
+        overlay(&mut all, settings);
+        let config: Self = all.try_into().map_err(invalid)?;
         config.validate()?;
         Ok(config)
     }
@@ -78,7 +89,7 @@ impl TrainConfig {
     /// # Errors
     /// A seed of 2^63 or more, for which TOML has no number.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|e| TrainError::Config(e.to_string()))
+        toml::to_string(self).map_err(invalid)
     }
 
     /// Checks every number.
@@ -130,6 +141,22 @@ impl TrainConfig {
     pub(crate) fn validate_for(&self, size: Size) -> Result<()> {
         self.validate()?;
         self.augment.validate(size).map_err(TrainError::Config)
+    }
+}
+
+fn invalid(error: impl fmt::Display) -> TrainError {
+    TrainError::Config(error.to_string().trim_end().to_owned())
+}
+
+/// Puts values in the place of others, tables into tables.
+fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => overlay(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
     }
 }
 
@@ -258,6 +285,16 @@ mod tests {
     fn a_misspelt_key_is_named() {
         let error = TrainConfig::from_toml("epoch = 3").unwrap_err().to_string();
         assert!(error.contains("epoch"), "{error}");
+    }
+
+    #[test]
+    fn settings_left_out_are_the_recipes_also_within_a_table() {
+        let settings = "lr = 0.5\n[optimizer]\nmomentum = 0.8".parse().unwrap();
+        let config = Recipe::Paper.config().with(settings).unwrap();
+        let mut expected = Recipe::Paper.config();
+        expected.lr = 0.5;
+        expected.optimizer.momentum = 0.8;
+        assert_eq!(config, expected);
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub enum TrainError {
     /// The network could not be computed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// Weights that cannot be written.
+    #[error(transparent)]
+    Weights(#[from] ror_weights::WeightsError),
     /// The description makes no network.
     #[error(transparent)]
     Description(#[from] ror_models::DescriptionError),

@@ -1,16 +1,16 @@
 //! The folder of a run.
 
-use crate::checkpoint::{self, encode};
+use crate::checkpoint;
 use crate::error::{At, Result, TrainError, damaged};
 use crate::log::{CsvLog, EventLog, curves};
 use crate::progress::Progress;
 use crate::{EpochReport, StepReport, TrainConfig};
-use atomic_write_file::AtomicWriteFile;
-use ror_models::{Description, Parameters};
+use atomicwrites::{AllowOverwrite, AtomicFile};
+use ror_models::Description;
+use ror_weights::{Weights, save_safetensors};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.toml";
@@ -86,12 +86,10 @@ impl RunConfig {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(content)?;
-        file.commit()
-    };
-    write().at(path)
+    AtomicFile::new(path, AllowOverwrite)
+        .write(|file| file.write_all(content))
+        .map_err(io::Error::from)
+        .at(path)
 }
 
 /// The folder of a run that is going on.
@@ -118,6 +116,7 @@ impl Output {
 
     /// Goes on with a run.
     pub(crate) fn open(folder: &Path, progress: &Progress) -> Result<Self> {
+        remove_unfinished(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             csv: CsvLog::open(&folder.join(METRICS), &progress.history)?,
@@ -159,16 +158,9 @@ impl Output {
         write_atomic(&self.folder.join(CURVES), curves(history).as_bytes())
     }
 
-    /// Keeps the present weights as the best.
-    pub(crate) fn best(
-        &self,
-        parameters: &Parameters,
-        metadata: BTreeMap<String, String>,
-    ) -> Result<()> {
-        let path = self.folder.join(BEST);
-        let arrays = checkpoint::weights(parameters)?;
-        let bytes = encode(&arrays, metadata).map_err(|e| damaged(&path, e))?;
-        write_atomic(&path, &bytes)
+    /// Keeps these weights as the best.
+    pub(crate) fn best(&self, weights: &Weights) -> Result<()> {
+        Ok(save_safetensors(&self.folder.join(BEST), weights)?)
     }
 
     pub(crate) fn checkpoint(&mut self, content: &checkpoint::Content) -> Result<PathBuf> {
@@ -176,4 +168,20 @@ impl Output {
         checkpoint::save(&self.folder, content)?;
         Ok(checkpoint::last(&self.folder))
     }
+}
+
+/// Removes files that were being written when a process was killed.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        match name {
+            Some(name) if name.starts_with(".atomicwrite") => {
+                fs::remove_dir_all(&path).at(&path)?
+            }
+            Some(name) if name.starts_with(".ror-") => fs::remove_file(&path).at(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }

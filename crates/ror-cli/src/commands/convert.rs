@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 /// The model is found from the file where that is possible. Metadata (class names, normalisation)
 /// is carried on where both formats have it.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  ror convert keras-1-theano.h5 ror.safetensors\n  \
+#[command(
+    after_help = "Examples:\n  ror convert keras-1-theano.h5 ror.safetensors\n  \
     ror convert ror3_56_cifar10.pth ror.safetensors --class-names names.txt\n  \
-    ror convert ror.safetensors for-keras.h5")]
+    ror convert ror.safetensors for-keras.h5"
+)]
 pub(crate) struct Args {
     /// Weights to read
     input: PathBuf,
@@ -40,7 +42,10 @@ enum Target {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let target = target(&args.output)?;
     if same_file(&args.input, &args.output) {
-        bail!("{} is the input; choose another output", args.output.display());
+        bail!(
+            "{} is the input; choose another output",
+            args.output.display()
+        );
     }
     let mut weights = args
         .weights_options

@@ -1,7 +1,6 @@
 //! `ror eval`
 
 use crate::confusion;
-use crate::metrics::{Evaluation, Metrics};
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table, write_file};
@@ -10,6 +9,7 @@ use crate::runner::Runner;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ror_data::{Dataset, Options, Split};
+use ror_train::{Evaluation, Metrics};
 use std::path::PathBuf;
 
 /// Measure accuracy on a labelled data set
@@ -55,7 +55,7 @@ enum SplitArg {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let weights = args.weights_options.load(&args.weights, None)?;
-    let runner = Runner::new(weights, args.normalise.get())?;
+    let mut runner = Runner::new(weights, args.normalise.get())?;
     if !runner.description.top {
         bail!(
             "{} ends at the average pool and knows no classes",
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let data = open(args, &runner)?;
     check_classes(args, &runner, &data)?;
-    let metrics = measure(args, &runner, &data)?;
+    let metrics = measure(args, &mut runner, &data)?;
     let evaluation = metrics.evaluation(data.classes());
     if let Some(path) = &args.confusion {
         let svg = confusion::to_svg(metrics.confusion(), data.classes());
@@ -125,17 +125,20 @@ fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args, runner: &Runner, data: &Dataset) -> Result<Metrics> {
+fn measure(args: &Args, runner: &mut Runner, data: &Dataset) -> Result<Metrics> {
     let mut metrics = Metrics::new(data.classes().len());
     let progress = Progress::new("images");
     let size = (data.size().height(), data.size().width());
+    let normalisation = runner.normalisation();
     let mut pixels = Vec::new();
     let mut done = 0;
     while done < data.len() {
         let end = (done + args.batch_size).min(data.len());
-        data.batch(done..end, &runner.normalisation, &mut pixels);
+        data.batch(done..end, &normalisation, &mut pixels);
         let logits = runner.logits(&pixels, end - done, size)?;
-        for (logits, &label) in logits.chunks_exact(runner.outputs()).zip(&data.labels()[done..end])
+        for (logits, &label) in logits
+            .chunks_exact(runner.outputs())
+            .zip(&data.labels()[done..end])
         {
             metrics.add(logits, label as usize);
         }

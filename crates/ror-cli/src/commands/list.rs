@@ -8,8 +8,10 @@ use serde::Serialize;
 
 /// List the models that have a name, with their size
 #[derive(clap::Args)]
-#[command(after_help = "Any depth and width that a family's formula allows has a name too:\n  \
-    ror list 'keras-*'\n  ror list ror-3-wrn-22-3\n  ror list --json")]
+#[command(
+    after_help = "Any depth and width that a family's formula allows has a name too:\n  \
+    ror list 'keras-*'\n  ror list ror-3-wrn-22-3\n  ror list --json"
+)]
 pub(crate) struct Args {
     /// Only names that match, with `*` and `?` as in a shell
     pattern: Option<String>,

@@ -62,7 +62,7 @@ struct Class {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let weights = args.weights_options.load(&args.weights, None)?;
-    let runner = Runner::new(weights, args.normalise.get())?;
+    let mut runner = Runner::new(weights, args.normalise.get())?;
     if !runner.description.top && args.output.is_none() {
         bail!(
             "{} ends at the average pool and knows no classes; --output FILE.npy writes its features",
@@ -75,7 +75,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for source in sources(&args.input)? {
         let logits = match &source {
             Source::Array(path) => predict_array(&runner, path, batch_size, &mut names)?,
-            Source::Pictures(paths) => predict_pictures(&runner, paths, batch_size, &mut names)?,
+            Source::Pictures(paths) => {
+                predict_pictures(&mut runner, paths, batch_size, &mut names)?
+            }
         };
         outputs.extend(logits);
     }
@@ -108,7 +110,9 @@ enum Source {
 fn sources(inputs: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for input in inputs {
-        let ending = input.extension().map(|e| e.to_string_lossy().to_lowercase());
+        let ending = input
+            .extension()
+            .map(|e| e.to_string_lossy().to_lowercase());
         if ending.as_deref() == Some("npy") && !input.is_dir() {
             sources.push(Source::Array(input.clone()));
             continue;
@@ -167,22 +171,22 @@ fn predict_array(
 }
 
 fn predict_pictures(
-    runner: &Runner,
+    runner: &mut Runner,
     paths: &[PathBuf],
     batch_size: usize,
     names: &mut Vec<String>,
 ) -> Result<Vec<f32>> {
-    let size = runner.size;
+    let (size, normalisation) = (runner.size, runner.normalisation());
     let progress = Progress::new("images");
     let (mut outputs, mut pixels, mut resized) = (Vec::new(), Vec::new(), Vec::new());
     for (i, batch) in paths.chunks(batch_size).enumerate() {
         pixels.clear();
         for path in batch {
             let image = Image::open(path)?.fit(size);
-            if image.was_resized() {
-                resized.push((path, image.original_size()));
+            if image.original() != size {
+                resized.push((path, image.original()));
             }
-            runner.normalisation.append([image.pixels()], &mut pixels);
+            normalisation.append([image.pixels()], &mut pixels);
         }
         outputs.extend(runner.logits(&pixels, batch.len(), (size.height(), size.width()))?);
         progress.set(i * batch_size + batch.len(), paths.len());
@@ -218,7 +222,11 @@ fn report(args: &Args, runner: &Runner, names: &[String], outputs: &[f32]) -> Re
     let mut rows = Vec::new();
     for prediction in predictions {
         for (i, class) in prediction.top.into_iter().enumerate() {
-            let input = if i == 0 { prediction.input.as_str() } else { "" };
+            let input = if i == 0 {
+                prediction.input.as_str()
+            } else {
+                ""
+            };
             let probability = format!("{:.2} %", class.probability * 100.0);
             rows.push(vec![input.to_owned(), class.class, probability]);
         }

@@ -21,6 +21,7 @@ mod geometry;
 mod gradient;
 mod merge;
 mod norm;
+mod placement;
 mod pooling;
 mod pooling_gradient;
 mod simd;

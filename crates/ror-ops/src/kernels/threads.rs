@@ -14,6 +14,7 @@ use std::thread::{JoinHandle, Thread};
 
 use super::blocked::Block;
 use super::error::{Result, check_at_least};
+use super::placement::Processors;
 
 /// A fixed number of threads, the caller's among them, that run the same closure and wait for each other.
 ///
@@ -35,6 +36,8 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// Turns to spin before parking.
     spin: usize,
+    /// Where workers may settle; `None` if there are more of them than processors.
+    processors: Option<Processors>,
 }
 
 /// A borrowed closure with its type erased, and who waits for it.
@@ -43,6 +46,8 @@ struct Job {
     data: *const (),
     call: unsafe fn(*const (), usize),
     caller: Thread,
+    /// The processor that the caller runs on.
+    processor: usize,
 }
 
 // SAFETY: `job` is written only while no worker looks at it: by the thread that holds `busy`, before it announces
@@ -53,6 +58,9 @@ unsafe impl Send for Shared {}
 
 /// Turns of about 10 ns.
 const SPIN: usize = 5_000;
+
+/// Turns of spinning between offers of the processor to another thread.
+const YIELD: usize = 128;
 
 impl Pool {
     /// A pool of `threads` threads (at least one), of which the caller of [`Pool::run`] is one.
@@ -113,6 +121,7 @@ impl Pool {
                 data,
                 call: call::<F>,
                 caller: std::thread::current(),
+                processor: Processors::current(),
             })
         };
         shared.pending.store(self.workers.len(), Ordering::Relaxed);
@@ -217,6 +226,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
             spin: if threads <= cores { SPIN } else { 0 },
+            processors: (threads <= cores).then(Processors::allowed),
         }
     }
 
@@ -224,7 +234,7 @@ impl Shared {
     fn work(&self, index: usize) {
         let mut seen = 0;
         loop {
-            self.wait(|| self.epoch.load(Ordering::Acquire) != seen);
+            let woken = self.wait(|| self.epoch.load(Ordering::Acquire) != seen);
             seen = seen.wrapping_add(1);
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -233,6 +243,9 @@ impl Shared {
             let Some(job) = (unsafe { (*self.job.get()).clone() }) else {
                 continue;
             };
+            if let Some(processors) = &self.processors {
+                processors.settle(index, job.processor, woken);
+            }
             // SAFETY: the closure is borrowed until `pending` reaches zero.
             let done = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, index) }));
             if let Err(payload) = done {
@@ -244,17 +257,23 @@ impl Shared {
         }
     }
 
-    /// Spins, then parks until `ready`; whoever makes it ready unparks.
-    fn wait(&self, ready: impl Fn() -> bool) {
-        for _ in 0..self.spin {
+    /// Spins, then parks until `ready`; whoever makes it ready unparks. Returns whether it parked.
+    fn wait(&self, ready: impl Fn() -> bool) -> bool {
+        for turn in 0..self.spin {
             if ready() {
-                return;
+                return false;
             }
-            std::hint::spin_loop();
+            // Whoever is waited for may have been put on this very processor.
+            if turn % YIELD == YIELD - 1 {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
         while !ready() {
             std::thread::park();
         }
+        true
     }
 }
 

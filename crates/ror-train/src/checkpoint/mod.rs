@@ -7,16 +7,16 @@
 mod arrays;
 mod folder;
 
-pub(crate) use arrays::{Array, encode};
 pub(crate) use folder::recover;
 
-use arrays::{read_arrays, write_arrays};
+use arrays::{Array, read_arrays, write_arrays};
 use folder::replace;
 
 use crate::error::{Result, damaged};
 use crate::progress::Progress;
-use crate::{Ema, Optimizer, OptimizerState, Subset, flat};
+use crate::{Optimizer, OptimizerState, Subset};
 use ror_models::{Network, Parameters};
+use ror_weights::{Weights, save_safetensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,52 +81,36 @@ struct State {
 
 /// What a checkpoint is made of.
 pub(crate) struct Content<'a> {
-    pub(crate) parameters: &'a Parameters,
+    pub(crate) weights: &'a Weights,
     pub(crate) optimizer: &'a Optimizer,
-    pub(crate) ema: Option<&'a Ema>,
+    /// The weights' average, and the steps that it followed.
+    pub(crate) ema: Option<(&'a Weights, u64)>,
     pub(crate) progress: &'a Progress,
     pub(crate) data: &'a DataStamp,
-    /// The metadata of the weights.
-    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// Saves a checkpoint as `last` in the folder `run`.
 pub(crate) fn save(run: &Path, content: &Content) -> Result<()> {
     replace(run, |folder| {
         let mut files = BTreeMap::new();
-        let mut write = |name: &str, arrays: &[Array], metadata: BTreeMap<String, String>| {
-            let checksum = write_arrays(&folder.join(name), arrays, metadata)?;
-            files.insert(name.to_owned(), checksum);
-            Ok::<_, crate::TrainError>(())
-        };
-        write(
-            WEIGHTS,
-            &weights(content.parameters)?,
-            content.metadata.clone(),
-        )?;
+        save_safetensors(&folder.join(WEIGHTS), content.weights)?;
         let optimizer = content.optimizer.state();
-        let moments: Vec<Array> = optimizer
-            .moments
-            .iter()
-            .map(|(name, values)| Array::new(name.clone(), vec![values.len()], values.clone()))
-            .collect();
-        write(OPTIMIZER, &moments, BTreeMap::new())?;
-        if let Some(ema) = content.ema {
-            let shapes = content
-                .parameters
-                .iter()
-                .map(|(_, _, var)| var.dims().to_vec());
-            let averages = ema.average().iter().zip(shapes);
-            let arrays: Vec<Array> = averages
-                .map(|((name, values), shape)| Array::new(name.clone(), shape, values.clone()))
-                .collect();
-            write(EMA, &arrays, content.metadata.clone())?;
+        write_arrays(&folder.join(OPTIMIZER), optimizer.moments)?;
+        if let Some((average, _)) = content.ema {
+            save_safetensors(&folder.join(EMA), average)?;
+        }
+        for name in [WEIGHTS, OPTIMIZER, EMA]
+            .into_iter()
+            .take(2 + usize::from(content.ema.is_some()))
+        {
+            let checksum = crc32c::crc32c(&folder::read(&folder.join(name))?);
+            files.insert(name.to_owned(), checksum);
         }
         let state = State {
             format: FORMAT,
             progress: content.progress.clone(),
             optimizer_steps: optimizer.steps,
-            ema_steps: content.ema.map(Ema::steps),
+            ema_steps: content.ema.map(|(_, steps)| steps),
             data: content.data.clone(),
             files,
         };
@@ -134,17 +118,6 @@ pub(crate) fn save(run: &Path, content: &Content) -> Result<()> {
         let text = serde_json::to_string_pretty(&state).map_err(|e| damaged(&path, e))?;
         folder::write_synced(&path, text.as_bytes())
     })
-}
-
-/// The variables and arrays of all tensors of a network.
-pub(crate) fn weights(parameters: &Parameters) -> Result<Vec<Array>> {
-    parameters
-        .iter()
-        .map(|(name, _, var)| {
-            let values = flat::read(var, <[f32]>::to_vec)?;
-            Ok(Array::new(name.to_owned(), var.dims().to_vec(), values))
-        })
-        .collect()
 }
 
 /// A checkpoint that was read back.

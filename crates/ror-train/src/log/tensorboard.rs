@@ -19,7 +19,7 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// Begins a new event file in `folder`. TensorBoard forgets what older files there say about
-    /// steps from `step` on.
+    /// steps after `step`.
     pub(crate) fn create(folder: &Path, step: u64) -> Result<Self> {
         let started = now() as u64;
         let (path, file) = (0..)
@@ -41,7 +41,7 @@ impl EventLog {
         if step > 0 {
             let mut session = Message::default();
             session.number(1, 1); // START
-            let mut event = Message::event(step);
+            let mut event = Message::event(step + 1);
             event.message(7, &session);
             log.record(&event)?;
         }
@@ -149,11 +149,9 @@ mod tests {
 
     #[test]
     fn checksums_are_those_of_crc32c_masked() {
-        // The check value of CRC-32C, and the mask's definition by shifts.
+        // The check value of CRC-32C, and what TensorFlow's `Mask` makes of it.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        let crc = 0xe306_9283_u32;
-        let masked = ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
-        assert_eq!(masked_checksum(b"123456789"), masked);
+        assert_eq!(masked_checksum(b"123456789"), 0xc78a_b0e5);
     }
 
     #[test]

@@ -6,9 +6,13 @@ use crate::error::{Result, TrainError};
 use crate::event::finite;
 use crate::metrics::argmax;
 use crate::progress::{Progress, Tally};
-use crate::{Batch, EpochReport, Event, Outcome, StepReport, Validation, flat, metadata, validate};
+use crate::{
+    Batch, Ema, EpochReport, Event, Outcome, StepReport, Validation, flat, kept, validate,
+};
+use candle_core::{Device, Tensor};
 use ror_blocks::Noise;
 use ror_data::Generator;
+use ror_weights::Weights;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -186,13 +190,15 @@ impl Trainer {
         if best {
             self.progress.best = Some(epoch);
         }
-        let metadata = self.metadata()?;
-        if best {
+        let weights = if best && self.output.is_some() {
             self.parameters_are_finite()?;
-        }
+            Some(self.kept(self.tensors())?)
+        } else {
+            None
+        };
         if let Some(output) = &mut self.output {
-            if best {
-                output.best(&self.parameters, metadata)?;
+            if let Some(weights) = &weights {
+                output.best(weights)?;
             }
             output.epoch(&self.progress.history)?;
         }
@@ -213,15 +219,18 @@ impl Trainer {
             return Ok(());
         }
         self.parameters_are_finite()?;
-        let metadata = self.metadata()?;
+        let weights = self.kept(self.tensors())?;
+        let ema = match &self.ema {
+            Some(ema) => Some((self.kept(self.averages(ema)?)?, ema.steps())),
+            None => None,
+        };
         if let Some(output) = &mut self.output {
             let path = output.checkpoint(&Content {
-                parameters: &self.parameters,
+                weights: &weights,
                 optimizer: &self.optimizer,
-                ema: self.ema.as_ref(),
+                ema: ema.as_ref().map(|(weights, steps)| (weights, *steps)),
                 progress: &self.progress,
                 data: &self.stamp,
-                metadata,
             })?;
             self.callbacks.tell(&Event::CheckpointSaved { path: &path });
         }
@@ -245,14 +254,32 @@ impl Trainer {
         (step, epoch + 1, self.schedule.lr(step.saturating_sub(1)))
     }
 
-    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+    fn kept(&self, tensors: BTreeMap<String, Tensor>) -> Result<Weights> {
         let data = self.loader.subset().data();
-        metadata::of(
+        let name = &data.provenance().name;
+        kept::weights(
             &self.config,
             data.classes(),
-            &data.provenance().name,
+            name,
             self.progress.best(),
+            tensors,
         )
+    }
+
+    /// The present weights.
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let all = self.parameters.iter();
+        all.map(|(name, _, var)| (name.to_owned(), var.as_detached_tensor()))
+            .collect()
+    }
+
+    fn averages(&self, ema: &Ema) -> Result<BTreeMap<String, Tensor>> {
+        let all = self.parameters.iter().zip(ema.average());
+        all.map(|((_, _, var), (name, values))| {
+            let tensor = Tensor::from_slice(values, var.shape(), &Device::Cpu)?;
+            Ok((name.clone(), tensor))
+        })
+        .collect()
     }
 }
 

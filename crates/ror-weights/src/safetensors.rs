@@ -1,0 +1,128 @@
+//! safetensors: a JSON header, then the tensors' bytes.
+
+use ::safetensors::{Dtype, SafeTensors};
+
+use crate::array::{Array, Budget, Element};
+use crate::error::{ErrorKind, Result, damaged};
+use crate::named::NamedFile;
+use crate::weights::Format;
+
+const FORMAT: &str = "safetensors file";
+
+/// Whether `bytes` begin as safetensors do: the header's length, then a JSON object.
+pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
+    // No header is that long; text, read as a length, is longer.
+    const MAX_HEADER: u64 = 100 << 20;
+    bytes.split_first_chunk().is_some_and(|(len, rest)| {
+        u64::from_le_bytes(*len) <= MAX_HEADER && rest.first() == Some(&b'{')
+    })
+}
+
+/// Reads the floating-point tensors of `bytes`; counters (`num_batches_tracked`) are left out.
+pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
+    let in_file = |e| damaged(FORMAT, e);
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(in_file)?;
+    let file = SafeTensors::deserialize(bytes).map_err(in_file)?;
+    let mut budget = Budget::for_file(bytes.len());
+    let mut tensors = Vec::with_capacity(file.len());
+    for name in header.offset_keys() {
+        if name.ends_with("num_batches_tracked") {
+            continue;
+        }
+        let view = file.tensor(&name).map_err(in_file)?;
+        let element = match view.dtype() {
+            Dtype::F16 => Element::F16,
+            Dtype::BF16 => Element::BF16,
+            Dtype::F32 => Element::F32,
+            Dtype::F64 => Element::F64,
+            other => {
+                return Err(ErrorKind::Tensor {
+                    tensor: name,
+                    expected: "floating-point values".to_owned(),
+                    found: format!("{other:?}"),
+                });
+            }
+        };
+        budget.take_tensor(&name, view.shape())?;
+        tensors.push(Array::new(
+            name,
+            view.shape().to_vec(),
+            element.decode(view.data()),
+        )?);
+    }
+    Ok(NamedFile {
+        tensors,
+        pairs: header
+            .metadata()
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        format: Format::Safetensors { described: false },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::safetensors::{serialize, tensor::TensorView};
+    use half::f16;
+    use std::collections::HashMap;
+
+    fn file(
+        tensors: &[(&str, Dtype, &[usize], &[u8])],
+        metadata: Option<HashMap<String, String>>,
+    ) -> Vec<u8> {
+        let views = tensors.iter().map(|&(name, dtype, shape, data)| {
+            (name, TensorView::new(dtype, shape.to_vec(), data).unwrap())
+        });
+        serialize(views, metadata).unwrap()
+    }
+
+    #[test]
+    fn tensors_of_every_float_kind_and_metadata_read_back() {
+        let single = 0.5f32.to_le_bytes();
+        let halves = [f16::ONE, f16::NEG_ONE].map(f16::to_le_bytes).concat();
+        let metadata = HashMap::from([("key".to_owned(), "value".to_owned())]);
+        let bytes = file(
+            &[
+                ("a", Dtype::F32, &[], &single),
+                ("b", Dtype::F16, &[1, 2], &halves),
+                ("bn.num_batches_tracked", Dtype::I64, &[], &[0; 8]),
+            ],
+            Some(metadata.clone()),
+        );
+        assert!(is_safetensors(&bytes));
+        let file = read(&bytes).unwrap();
+        assert_eq!(file.pairs, metadata.into_iter().collect());
+        let mut tensors = file.tensors;
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(
+            tensors,
+            [
+                Array::new("a".into(), vec![], vec![0.5]).unwrap(),
+                Array::new("b".into(), vec![1, 2], vec![1.0, -1.0]).unwrap(),
+            ]
+        );
+    }
+
+    #[test]
+    fn integers_are_no_weights() {
+        let error = read(&file(&[("w", Dtype::I32, &[1], &[0; 4])], None)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "tensor `w`: expected floating-point values, found I32"
+        );
+    }
+
+    #[test]
+    fn a_truncated_file_is_damaged() {
+        let bytes = file(&[("w", Dtype::F32, &[8], &[0; 32])], None);
+        for len in [9, 20, bytes.len() - 1] {
+            assert!(matches!(
+                read(&bytes[..len]),
+                Err(ErrorKind::Damaged { .. })
+            ));
+        }
+    }
+}
