@@ -242,8 +242,9 @@ impl Kernel for ChannelSums<'_> {
                         let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
                         store::<S>(&mut total, lane, sum);
                     }
-                    for l in lane..lane + S::LANES {
-                        self.sums[block][l] += f64::from(total.0[l]);
+                    let total = &total.0[lane..lane + S::LANES];
+                    for (sum, &v) in self.sums[block][lane..].iter_mut().zip(total) {
+                        *sum += f64::from(v);
                     }
                 }
             }

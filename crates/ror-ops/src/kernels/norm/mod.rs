@@ -76,8 +76,9 @@ unsafe fn widen<S: Simd>(sums: &mut Sums, lane: usize, v: S::V) {
     let mut values = Block::ZERO;
     // SAFETY: passes on the contract.
     unsafe { store::<S>(&mut values, lane, v) };
-    for l in lane..lane + S::LANES {
-        sums[l] += f64::from(values.0[l]);
+    let values = &values.0[lane..lane + S::LANES];
+    for (sum, &v) in sums[lane..].iter_mut().zip(values) {
+        *sum += f64::from(v);
     }
 }
 

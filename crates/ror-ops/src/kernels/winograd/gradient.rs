@@ -224,21 +224,18 @@ impl AdjointRow {
     ) {
         // SAFETY: pixels outside the image are not read.
         unsafe {
-            let mut half = [[S::splat(0.0); M]; T];
-            for j in 0..M {
+            let mut half = [[S::splat(0.0); T]; M];
+            for (j, half) in half.iter_mut().enumerate() {
                 let mut d = [S::splat(0.0); M];
                 for (i, d) in d.iter_mut().enumerate() {
                     if FULL || (i < rows && j < cols) {
                         *d = S::load(image.add((i * self.w + j) * LANES));
                     }
                 }
-                let d = adjoint::<S>(d);
-                for i in 0..T {
-                    half[i][j] = d[i];
-                }
+                *half = adjoint::<S>(d);
             }
-            for (i, half) in half.iter().enumerate() {
-                let d = adjoint::<S>(*half);
+            for i in 0..T {
+                let d = adjoint::<S>(half.map(|column| column[i]));
                 for (j, &d) in d.iter().enumerate() {
                     S::store(out.add((i * T + j) * self.plane), d);
                 }
