@@ -116,10 +116,10 @@ fn normalisation_and_its_gradient_equal_the_formulas() {
                 }
             };
             let mut sums = vec![(0.0, 0.0); dims.c];
-            for i in 0..len {
+            for (i, &x) in x.iter().enumerate() {
                 let c = channel(dims, i);
                 sums[c].0 += dz(i);
-                sums[c].1 += dz(i) * (f64::from(x[i]) - statistics[c].0);
+                sums[c].1 += dz(i) * (f64::from(x) - statistics[c].0);
             }
             let dx: Vec<f64> = (0..len)
                 .map(|i| {
