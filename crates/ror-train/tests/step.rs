@@ -1,5 +1,7 @@
 //! The compiled step against candle's tape in float64, for every kind of network.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use ror_models::blocks::{BlockKind, Mode, Noise};

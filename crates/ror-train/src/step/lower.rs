@@ -309,10 +309,12 @@ impl Lowering {
 
     /// Computes a pending sum, as a value.
     fn resolve(&mut self, pending: Pending) -> ValueId {
-        if let ([term], false) = (pending.terms.as_slice(), pending.relu) {
-            if term.read.is_plain() && term.pad.is_none() && term.gate.is_none() {
-                return term.read.value;
-            }
+        if let ([term], false) = (pending.terms.as_slice(), pending.relu)
+            && term.read.is_plain()
+            && term.pad.is_none()
+            && term.gate.is_none()
+        {
+            return term.read.value;
         }
         if let Some(value) = self.fuse(&pending) {
             return value;

@@ -233,7 +233,7 @@ impl Plan {
                 }
             }
         }
-        let candidates = identities.iter().copied().filter(|&v| {
+        let mut candidates = identities.iter().copied().rev().filter(|&v| {
             let once = identities.iter().filter(|&&other| other == v).count() == 1;
             let others = graph.nodes[..node].iter().enumerate();
             let next = others
@@ -242,7 +242,7 @@ impl Plan {
                 .max();
             once && self.gradient[v] == Place::Chunk && next.is_none_or(|next| next < last_reader)
         });
-        self.heir[node] = candidates.last();
+        self.heir[node] = candidates.next();
     }
 }
 
