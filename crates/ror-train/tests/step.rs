@@ -119,7 +119,7 @@ fn check(network: &Network, n: usize, size: usize, threads: usize, seed: u64) ->
     let largest = reference
         .trainable()
         .filter_map(|(_, _, var)| tape.get(var))
-        .flat_map(|g| flat64(g))
+        .flat_map(flat64)
         .fold(0.0, |m: f64, v| m.max(v.abs()));
     for (name, _, var) in reference.trainable() {
         let expected = match tape.get(var) {
