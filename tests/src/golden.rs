@@ -294,15 +294,6 @@ pub fn from_keras(array: &Tensor, role: TensorRole) -> Tensor {
     }
 }
 
-/// A tensor of this role in tf.keras's order of dimensions.
-pub fn to_keras(tensor: &Tensor, role: TensorRole) -> Tensor {
-    match role {
-        TensorRole::ConvWeight => tensor.permute((2, 3, 1, 0)).unwrap(),
-        TensorRole::DenseWeight => tensor.t().unwrap(),
-        _ => tensor.clone(),
-    }
-}
-
 /// The number at the end of a layer's name, 0 without.
 fn number(name: &str) -> usize {
     name.rsplit_once('_')
