@@ -9,14 +9,15 @@ use atomicwrites::{AllowOverwrite, AtomicFile};
 use ror_models::Description;
 use ror_weights::{Weights, save_safetensors};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.csv";
 const CURVES: &str = "curves.svg";
 const BEST: &str = "best.safetensors";
+const LOCK: &str = ".lock";
 
 /// Steps between scalars in the event files.
 const EVERY: u64 = 10;
@@ -98,12 +99,15 @@ pub(crate) struct Output {
     folder: PathBuf,
     csv: CsvLog,
     events: EventLog,
+    /// Ends with the process, however that ends.
+    _lock: File,
 }
 
 impl Output {
     /// Makes the folder of a run; it must not hold one yet.
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).at(folder)?;
+        let lock = lock(folder)?;
         let path = folder.join(CONFIG);
         if fs::exists(&path).at(&path)? {
             return Err(damaged(
@@ -111,13 +115,14 @@ impl Output {
                 "there is a run in this folder already: resume it, or choose another folder",
             ));
         }
-        Self::open(folder, &Progress::default())
+        Self::open(folder, &Progress::default(), lock)
     }
 
     /// Goes on with a run.
-    pub(crate) fn open(folder: &Path, progress: &Progress) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, progress: &Progress, lock: File) -> Result<Self> {
         remove_unfinished(folder)?;
         Ok(Self {
+            _lock: lock,
             folder: folder.to_owned(),
             csv: CsvLog::open(&folder.join(METRICS), &progress.history)?,
             events: EventLog::create(folder, progress.step)?,
@@ -167,6 +172,22 @@ impl Output {
         self.events.flush()?;
         checkpoint::save(&self.folder, content)?;
         Ok(checkpoint::last(&self.folder))
+    }
+}
+
+/// Makes sure that no other process trains in the folder.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).at(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(damaged(
+            folder,
+            "another process is training in this folder",
+        )),
+        // Some file systems have no locks.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) => Err(error).at(&path),
     }
 }
 

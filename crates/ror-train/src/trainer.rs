@@ -5,7 +5,7 @@ mod run;
 use crate::checkpoint::{self, DataStamp};
 use crate::error::{Result, TrainError};
 use crate::event::Callbacks;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::{
     Ema, Engine, EpochReport, Event, FlatLayout, Gradients, Loader, Optimizer, RunConfig, Schedule,
@@ -174,6 +174,7 @@ impl Trainer {
     /// A folder without a run, a damaged checkpoint, other data than the run began with.
     pub fn resume(folder: &Path, data: TrainingData) -> Result<Self> {
         let config = RunConfig::read(folder)?;
+        let lock = output::lock(folder)?;
         checkpoint::recover(folder)?;
         let network = Network::new(&config.description)?;
         let restored = checkpoint::load(&checkpoint::last(folder), &network)?;
@@ -198,7 +199,7 @@ impl Trainer {
         }
         trainer.progress = restored.progress;
         trainer.config = config;
-        trainer.output = Some(Output::open(folder, &trainer.progress)?);
+        trainer.output = Some(Output::open(folder, &trainer.progress, lock)?);
         Ok(trainer)
     }
 

@@ -56,7 +56,10 @@ fn a_run_stopped_after_any_step_goes_on_to_the_bit() {
         parts += 1;
         match next.run().unwrap() {
             Outcome::Finished => break,
-            Outcome::Stopped { .. } => next = Trainer::resume(&stopped, data(20)).unwrap(),
+            Outcome::Stopped { .. } => {
+                drop(next);
+                next = Trainer::resume(&stopped, data(20)).unwrap();
+            }
         }
     }
     assert!(parts > 9, "{parts}");
@@ -86,10 +89,12 @@ fn a_finished_run_has_nothing_left_to_do() {
         .with_output(run, Source::default())
         .unwrap();
     first.run().unwrap();
+    let expected = (bits(&first), first.config().clone());
+    drop(first);
     let mut again = Trainer::resume(run, data(16)).unwrap();
     assert_eq!(again.run().unwrap(), Outcome::Finished);
-    assert_eq!(bits(&again), bits(&first));
-    assert_eq!(RunConfig::read(run).unwrap(), *first.config());
+    assert_eq!(bits(&again), expected.0);
+    assert_eq!(RunConfig::read(run).unwrap(), expected.1);
     for name in [
         "config.toml",
         "metrics.csv",
@@ -116,6 +121,7 @@ fn a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint() {
         panic!("{error}");
     };
     assert!(error.to_string().contains(&format!("step {step}")));
+    drop(first);
     let kept = Trainer::resume(run, data(64)).unwrap();
     assert!(kept.step() < step.max(2));
     for (name, bits) in bits(&kept) {
@@ -130,7 +136,10 @@ fn a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint() {
 fn a_folder_with_a_run_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let start = || trainer(config(), data(16)).with_output(folder.path(), Source::default());
-    start().unwrap();
+    let first = start().unwrap();
+    let resumed = Trainer::resume(folder.path(), data(16)).err().unwrap();
+    assert!(resumed.to_string().contains("another process"), "{resumed}");
+    drop(first);
     let before = fs::read(folder.path().join("config.toml")).unwrap();
     assert!(matches!(start().err(), Some(TrainError::Damaged { .. })));
     assert_eq!(fs::read(folder.path().join("config.toml")).unwrap(), before);
