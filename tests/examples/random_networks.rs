@@ -1,8 +1,9 @@
 //! Writes networks of the paper's dialect with random weights, an input and its logits, for
 //! `tests/peers/paper_torch.py` to compute again.
 
-use candle_core::{DType, Device, Tensor};
-use ror_models::{Description, Network, Parameters, ShortcutKind, TensorRole};
+use candle_core::Tensor;
+use ror_models::{Description, Network, ShortcutKind};
+use ror_tests::random;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -51,29 +52,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Weights whose batch norms do something: every scale, shift and statistic is random.
 fn write(
     folder: &Path,
     name: &str,
     description: &Description,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let network = Network::new(description)?;
-    let parameters = Parameters::init(&network, 1, DType::F32, &Device::Cpu)?;
-    for (i, (_, role, var)) in parameters.iter().enumerate() {
-        let noise = noise(var.elem_count(), i as u64);
-        let noise = Tensor::from_vec(noise, var.shape(), &Device::Cpu)?;
-        match role {
-            TensorRole::NormScale | TensorRole::RunningVariance => {
-                var.set(&((noise * 0.5)? + 0.75)?)?;
-            }
-            TensorRole::NormShift | TensorRole::RunningMean | TensorRole::DenseBias => {
-                var.set(&(noise - 0.5)?)?;
-            }
-            _ => {}
-        }
-    }
-    let [h, w] = description.image_size;
-    let x = Tensor::from_vec(noise(2 * 3 * h * w, 99), (2, 3, h, w), &Device::Cpu)?;
+    let parameters = random::parameters(&network)?;
+    let x = random::images(description, 2)?;
     let mut tensors: HashMap<String, Tensor> = parameters
         .iter()
         .map(|(name, _, var)| (name.to_owned(), var.as_detached_tensor()))
@@ -89,17 +75,4 @@ fn write(
         serde_json::to_string_pretty(description)?,
     )?;
     Ok(())
-}
-
-/// Numbers in `[0, 1)` from a linear congruential generator.
-fn noise(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u32 << 24) as f32
-        })
-        .collect()
 }

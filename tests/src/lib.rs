@@ -1,1 +1,4 @@
-//! Tests across the crates of `ror`.
+//! Tests across the crates of `ror`, and what they share.
+
+pub mod golden;
+pub mod random;

@@ -4,7 +4,6 @@
 
 mod commands;
 mod confusion;
-mod metrics;
 mod model;
 mod normalise;
 mod output;
@@ -33,6 +32,7 @@ enum Command {
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
     Bench(commands::bench::Args),
+    Train(Box<commands::train::Args>),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Train(args) => commands::train::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -54,14 +54,23 @@ impl ModelOptions {
     }
 
     fn description(&self, name: &str) -> Result<Description> {
-        let mut d = Description::preset(name)?;
+        self.change(Description::preset(name)?)
+    }
+
+    /// A description with these changes.
+    pub(crate) fn change(&self, mut d: Description) -> Result<Description> {
         if let Some(levels) = self.levels {
             d = d.with_levels(levels);
         }
         if !self.shortcuts.is_empty() {
             let kinds: Vec<ShortcutKind> = self.shortcuts.iter().map(|&k| k.into()).collect();
-            if self.levels.is_some_and(|levels| levels != kinds.len()) {
-                bail!("--levels and --shortcuts disagree about the number of levels");
+            if kinds.len() != d.levels {
+                bail!(
+                    "the model has {} levels of shortcuts, --shortcuts names {}; --levels changes \
+                     that",
+                    d.levels,
+                    kinds.len()
+                );
             }
             d = d.with_shortcuts(&kinds);
         }
@@ -88,7 +97,7 @@ impl From<Kind> for ShortcutKind {
 }
 
 /// Which weights, and how to read them.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WeightsOptions {
     /// The model, where the file is not to decide; a contradiction is an error
     #[arg(long, value_name = "MODEL")]

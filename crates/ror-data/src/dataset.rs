@@ -94,6 +94,8 @@ pub enum Format {
     CifarBinary,
     /// CIFAR's python layout.
     CifarPython,
+    /// Not at all: the images were made in memory.
+    Memory,
 }
 
 /// Where a dataset came from.
@@ -274,5 +276,6 @@ impl Dataset {
     }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -160,3 +160,121 @@ pub fn batch_norm_train(
     };
     Ok((y, statistics))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn numbers(count: usize) -> Vec<f64> {
+        (0..count)
+            .map(|i| ((i * 7919) % 997) as f64 / 300.0 - 1.5)
+            .collect()
+    }
+
+    fn tensor(values: Vec<f64>, shape: &[usize]) -> Var {
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn each_channel_has_the_shift_as_mean_and_the_scale_as_deviation() -> Result<()> {
+        let x = tensor(numbers(2 * 3 * 4 * 5), &[2, 3, 4, 5]);
+        let (gamma, beta) = (
+            tensor(vec![1., 2., 0.5], &[3]),
+            tensor(vec![0., -1., 3.], &[3]),
+        );
+        let (y, batch) = batch_norm_train(&x, &gamma, &beta, 0.0)?;
+        assert_eq!(batch.count, 40);
+        let rows = y.transpose(0, 1)?.reshape((3, 40))?;
+        let mean = rows.mean_keepdim(1)?;
+        let deviation = rows.broadcast_sub(&mean)?.sqr()?.mean(1)?.sqrt()?;
+        for c in 0..3 {
+            let off = mean.flatten_all()?.get(c)?.to_scalar::<f64>()?
+                - beta.get(c)?.to_scalar::<f64>()?;
+            assert!(off.abs() < 1e-12);
+            let off = deviation.get(c)?.to_scalar::<f64>()? - gamma.get(c)?.to_scalar::<f64>()?;
+            assert!(off.abs() < 1e-12);
+        }
+        // With its own statistics, evaluation gives what training gave.
+        let again = batch_norm(&x, &gamma, &beta, &batch.mean, &batch.variance, 0.0)?;
+        let off = again.sub(&y)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(off < 1e-12, "{off}");
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences() -> Result<()> {
+        let shape = [2, 2, 2, 3];
+        let weights = tensor(numbers(24).into_iter().rev().collect(), &shape);
+        let inputs = [numbers(24), vec![1.5, 0.5], vec![0.25, -1.0]];
+        let loss = |inputs: &[Vec<f64>; 3]| -> Result<(Tensor, [Var; 3])> {
+            let [x, gamma, beta] = inputs.clone();
+            let vars = [tensor(x, &shape), tensor(gamma, &[2]), tensor(beta, &[2])];
+            let (y, _) = batch_norm_train(&vars[0], &vars[1], &vars[2], 1e-3)?;
+            Ok(((&y.sqr()? * weights.as_tensor())?.sum_all()?, vars))
+        };
+        let (value, vars) = loss(&inputs)?;
+        let store = value.backward()?;
+        for (which, var) in vars.iter().enumerate() {
+            let gradient = store.get(var).unwrap().flatten_all()?.to_vec1::<f64>()?;
+            for (i, &found) in gradient.iter().enumerate() {
+                let at = |step: f64| -> Result<f64> {
+                    let mut moved = inputs.clone();
+                    moved[which][i] += step;
+                    loss(&moved)?.0.to_scalar::<f64>()
+                };
+                let expected = (at(1e-5)? - at(-1e-5)?) / 2e-5;
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{which} {i}: {found} {expected}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn running_statistics_follow_as_configured() -> Result<()> {
+        let batch = BatchStatistics {
+            mean: Tensor::new(&[2f64], &Device::Cpu)?,
+            variance: Tensor::new(&[3f64], &Device::Cpu)?,
+            count: 4,
+        };
+        let (mean, variance) = (
+            Tensor::new(&[1f64], &Device::Cpu)?,
+            Tensor::new(&[1f64], &Device::Cpu)?,
+        );
+        for (momentum, running_variance, expected) in [
+            (
+                Momentum::OfOldValue(0.75),
+                RunningVariance::Biased,
+                [1.25, 1.5],
+            ),
+            (
+                Momentum::OfNewValue(0.75),
+                RunningVariance::Biased,
+                [1.75, 2.5],
+            ),
+            (
+                Momentum::OfNewValue(0.5),
+                RunningVariance::Unbiased,
+                [1.5, 2.5],
+            ),
+            (
+                Momentum::OfNewValue(0.5),
+                RunningVariance::BiasedPlusEpsilon,
+                [1.5, 2.25],
+            ),
+        ] {
+            let config = BatchNormConfig {
+                epsilon: 0.5,
+                momentum,
+                running_variance,
+            };
+            let (m, v) = batch.follow(&mean, &variance, &config)?;
+            let found = [m.get(0)?.to_scalar::<f64>()?, v.get(0)?.to_scalar::<f64>()?];
+            assert_eq!(found, expected, "{config:?}");
+        }
+        Ok(())
+    }
+}

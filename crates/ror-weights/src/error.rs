@@ -118,6 +118,28 @@ pub enum ErrorKind {
         found: String,
     },
 
+    /// The other network does not compute the same, whatever its weights.
+    #[error("`{from}` cannot be expressed as {to}: {difference}")]
+    NotEquivalent {
+        /// The network.
+        from: String,
+        /// The network that it was to become.
+        to: String,
+        /// Where they part first.
+        difference: String,
+    },
+
+    /// The format cannot express the network.
+    #[error("`{model}` cannot be written as {format}: {reason}")]
+    Inexpressible {
+        /// The network.
+        model: String,
+        /// The format.
+        format: &'static str,
+        /// What it has no place for.
+        reason: String,
+    },
+
     /// A tensor could not be made or read.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

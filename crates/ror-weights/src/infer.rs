@@ -18,12 +18,13 @@ pub(crate) fn from_names(
 ) -> Result<Description> {
     let has = |name: &str| tensors.contains_key(name);
     let blocks = blocks_per_group(tensors);
-    let block =
-        if has("root.group1.block1.conv3.weight") || has("root.group1.half1.block1.conv3.weight") {
-            BlockKind::Bottleneck
-        } else {
-            BlockKind::Basic
-        };
+    if blocks.is_empty() {
+        return Err(unknown(match tensors.values().next() {
+            Some(first) => format!("no RoR network has a tensor called `{}`", first.name),
+            None => "it has no tensors".to_owned(),
+        }));
+    }
+    let imagenet = blocks.len() == 4;
     let dialect = if has("stem.conv.bias") {
         Dialect::Keras
     } else if has("root.shortcut.norm.weight") {
@@ -31,59 +32,41 @@ pub(crate) fn from_names(
     } else {
         Dialect::Paper
     };
-    let post_activation = has("stem.norm.weight");
-    let [outputs, channels, ..] = shape(tensors, "stem.conv.weight") else {
-        let example = tensors
-            .values()
-            .next()
-            .map_or("it has none", |a| a.name.as_str());
-        return Err(unknown(format!(
-            "its tensors are not named like those of a RoR network (the first is `{example}`)"
-        )));
-    };
-    let [features] = *shape(tensors, "head.norm.weight") else {
-        let family = if blocks.len() == 4 {
-            Family::ImageNet
-        } else {
-            Family::Ror
-        };
-        return finish(
-            of_blocks(dialect, family, block, 1, &blocks),
-            *channels,
-            tensors,
-            notes,
-        );
-    };
-    // Pre-activation networks end as wide as 4 times the stem, and 4 times again with bottlenecks.
-    let width = (features / (4 * outputs * block.expansion()).max(1)).max(1);
-    let family = if dialect == Dialect::Paper && width == 1 && !post_activation {
-        Family::PreRor
+    let (block, last_conv) = if first_block(tensors, "conv3").is_some() {
+        (BlockKind::Bottleneck, "conv3")
     } else {
-        Family::Wrn
+        (BlockKind::Basic, "conv2")
     };
-    finish(
-        of_blocks(dialect, family, block, width, &blocks),
-        *channels,
-        tensors,
-        notes,
-    )
+    let narrowest = if imagenet { 64 } else { 16 } * block.expansion();
+    let width = first_block(tensors, last_conv).map_or(1, |a| a.shape[0] / narrowest);
+    let family = match (has("stem.norm.weight"), dialect) {
+        (true, _) if imagenet => Family::ImageNet,
+        (true, _) => Family::Ror,
+        (false, Dialect::Paper) if width <= 1 => Family::PreRor,
+        (false, _) => Family::Wrn,
+    };
+    let mut description =
+        of_blocks(dialect, family, block, width.max(1), &blocks).ok_or_else(|| {
+            unknown(format!(
+                "no {family} network has {blocks:?} blocks in its groups"
+            ))
+        })?;
+    if let Some(stem) = tensors.get("stem.conv.weight") {
+        description.channels = stem.shape.get(1).copied().unwrap_or(0);
+    }
+    describe_top(&mut description, tensors.get("head.dense.weight"));
+    describe_shortcuts(&mut description, tensors, notes);
+    Ok(description)
 }
 
-fn finish(
-    description: Option<Description>,
-    channels: usize,
+/// Sets levels and kinds of shortcuts to those that have just the tensors there are, where any
+/// have.
+fn describe_shortcuts(
+    description: &mut Description,
     tensors: &BTreeMap<String, Array>,
     notes: &mut Vec<String>,
-) -> Result<Description> {
-    let mut description = description.ok_or_else(|| {
-        unknown(format!(
-            "no network has {:?} blocks in its groups",
-            blocks_per_group(tensors)
-        ))
-    })?;
-    description.channels = channels;
-    describe_top(&mut description, tensors.get("head.dense.weight"));
-    let fitting = shortcut_kinds(&description)
+) {
+    let fitting = shortcut_kinds(description)
         .map(|kinds| description.clone().with_shortcuts(&kinds))
         .find(|candidate| has_same_tensors(candidate, tensors));
     if let Some(fitting) = fitting {
@@ -94,9 +77,8 @@ fn finish(
                 fitting.shortcuts
             ));
         }
-        description = fitting;
+        *description = fitting;
     }
-    Ok(description)
 }
 
 /// The description whose depth gives `blocks` per group.
@@ -129,8 +111,12 @@ pub(crate) fn unknown(reason: impl std::fmt::Display) -> ErrorKind {
     ))
 }
 
-fn shape<'a>(tensors: &'a BTreeMap<String, Array>, name: &str) -> &'a [usize] {
-    tensors.get(name).map_or(&[], |a| a.shape.as_slice())
+/// The weight of a convolution of the very first block, whatever levels it is nested in.
+fn first_block<'a>(tensors: &'a BTreeMap<String, Array>, conv: &str) -> Option<&'a Array> {
+    let end = format!(".block1.{conv}.weight");
+    let mut group = tensors.range("root.group1.".to_owned()..);
+    let (name, array) = group.find(|(name, _)| name.ends_with(&end))?;
+    (name.starts_with("root.group1.") && array.shape.len() == 4).then_some(array)
 }
 
 /// How many blocks there are names of in each group.
@@ -231,6 +217,8 @@ mod tests {
     fn a_missing_tensor_does_not_change_the_description() {
         let description = Description::preset("ror-3-20").unwrap();
         for name in [
+            "stem.conv.weight",
+            "root.group1.block1.conv2.weight",
             "root.group2.block3.conv2.weight",
             "root.shortcut.conv.weight",
             "head.dense.bias",

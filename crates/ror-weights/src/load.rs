@@ -16,7 +16,12 @@ use crate::weights::{Format, Metadata, Weights};
 pub struct LoadOptions {
     /// The network, in place of the one that the file describes or its tensors tell.
     pub model: Option<Description>,
-    /// Who wrote a Keras file's kernels, in place of what the file says or its layout suggests.
+    /// Whose convention a Keras file's kernels follow, in place of what the file says.
+    ///
+    /// Keras 1 does not say: weights alone carry no backend, whole models no more than the
+    /// version. Their kernels are taken as Theano's where they are O,I,H,W, as TensorFlow's where
+    /// they are H,W,I,O, with a note. Theano with `dim_ordering="tf"` also wrote H,W,I,O: such
+    /// files need [`Kernels::Theano`] here.
     pub kernels: Option<Kernels>,
 }
 

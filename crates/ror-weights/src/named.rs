@@ -9,6 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::infer;
 use crate::load::{Found, LoadOptions, network};
 use crate::metadata;
+use crate::pytorch::from_pytorchcv;
 use crate::weights::{Format, Metadata};
 
 /// Tensors by name, and what the file says of itself.
@@ -63,113 +64,50 @@ pub(crate) fn import(file: NamedFile, options: &LoadOptions) -> Result<Found> {
 /// Checks that `tensors` are those of `network`, no more and no fewer.
 pub(crate) fn place(
     network: &Network,
-    mut tensors: BTreeMap<String, Array>,
+    tensors: BTreeMap<String, Array>,
 ) -> Result<BTreeMap<String, Array>> {
+    let stored = tensors.iter();
+    check(
+        network,
+        stored.map(|(name, a)| (name.as_str(), a.name.as_str(), a.shape.as_slice())),
+    )?;
+    Ok(tensors)
+}
+
+/// Checks that the tensors stored, each by its name in the network, its name in the file and its
+/// shape, are those of `network`, no more and no fewer.
+pub(crate) fn check<'a>(
+    network: &Network,
+    stored: impl Iterator<Item = (&'a str, &'a str, &'a [usize])>,
+) -> Result<()> {
     let model = || network.description.to_string();
-    let mut placed = BTreeMap::new();
+    let mut stored: BTreeMap<_, _> = stored
+        .map(|(name, as_, shape)| (name, (as_, shape)))
+        .collect();
     for spec in network.tensors() {
-        let Some(array) = tensors.remove(&spec.name) else {
+        let Some((name, shape)) = stored.remove(spec.name.as_str()) else {
             return Err(ErrorKind::Missing {
                 tensor: spec.name,
                 shape: spec.shape,
                 model: model(),
             });
         };
-        if array.shape != spec.shape {
+        if shape != spec.shape {
             return Err(ErrorKind::Shape {
                 tensor: spec.name,
-                stored: array.name,
+                stored: name.to_owned(),
                 expected: spec.shape,
-                found: array.shape,
+                found: shape.to_vec(),
                 model: model(),
             });
         }
-        placed.insert(spec.name, array);
     }
-    match tensors.into_values().next() {
-        Some(array) => Err(ErrorKind::Surplus {
-            tensor: array.name,
-            shape: array.shape,
+    match stored.into_values().next() {
+        Some((name, shape)) => Err(ErrorKind::Surplus {
+            tensor: name.to_owned(),
+            shape: shape.to_vec(),
             model: model(),
         }),
-        None => Ok(placed),
-    }
-}
-
-/// Our name of a tensor that pytorchcv (`ror_cifar.py`) calls `name`; `None` for names of other
-/// origin.
-fn from_pytorchcv(name: &str) -> Option<String> {
-    if let Some(rest) = name.strip_prefix("output.") {
-        return Some(format!("head.dense.{rest}"));
-    }
-    let rest = name.strip_prefix("features.")?;
-    let (path, rest) = if let Some(rest) = rest.strip_prefix("init_block.") {
-        ("stem.".to_owned(), rest)
-    } else if let Some(rest) = rest.strip_prefix("body.shortcut.") {
-        ("root.shortcut.".to_owned(), rest)
-    } else {
-        let (stage, rest) = rest.strip_prefix("body.stages.stage")?.split_once('.')?;
-        if let Some(rest) = rest.strip_prefix("shortcut.") {
-            (format!("root.group{stage}.shortcut."), rest)
-        } else {
-            let (unit, rest) = rest.strip_prefix("units.unit")?.split_once('.')?;
-            let block = format!("root.group{stage}.block{unit}.");
-            if let Some(rest) = rest.strip_prefix("identity_conv.") {
-                (format!("{block}shortcut."), rest)
-            } else {
-                let (conv, rest) = rest.strip_prefix("body.conv")?.split_once('.')?;
-                // pytorchcv pairs a convolution with its norm, we number both.
-                return match rest.split_once('.')? {
-                    ("conv", tensor) => Some(format!("{block}conv{conv}.{tensor}")),
-                    ("bn", tensor) => Some(format!("{block}norm{conv}.{tensor}")),
-                    _ => None,
-                };
-            }
-        }
-    };
-    match rest.split_once('.')? {
-        ("conv", tensor) => Some(format!("{path}conv.{tensor}")),
-        ("bn", tensor) => Some(format!("{path}norm.{tensor}")),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pytorchcv_names_become_ours() {
-        for (theirs, ours) in [
-            ("features.init_block.conv.weight", "stem.conv.weight"),
-            (
-                "features.init_block.bn.running_var",
-                "stem.norm.running_var",
-            ),
-            ("features.body.shortcut.bn.bias", "root.shortcut.norm.bias"),
-            (
-                "features.body.stages.stage2.shortcut.conv.weight",
-                "root.group2.shortcut.conv.weight",
-            ),
-            (
-                "features.body.stages.stage3.units.unit12.body.conv2.bn.weight",
-                "root.group3.block12.norm2.weight",
-            ),
-            (
-                "features.body.stages.stage2.units.unit1.identity_conv.conv.weight",
-                "root.group2.block1.shortcut.conv.weight",
-            ),
-            ("output.bias", "head.dense.bias"),
-        ] {
-            assert_eq!(from_pytorchcv(theirs).as_deref(), Some(ours));
-        }
-        for other in [
-            "stem.conv.weight",
-            "features.body.x",
-            "features.init_block.activ.weight",
-            "layer1.0.bn1.bias",
-        ] {
-            assert_eq!(from_pytorchcv(other), None);
-        }
+        None => Ok(()),
     }
 }

@@ -1,9 +1,12 @@
 //! safetensors: a JSON header, then the tensors' bytes.
 
-use ::safetensors::{Dtype, SafeTensors};
+use std::borrow::Cow;
+
+use ::safetensors::{Dtype, SafeTensors, View, serialize};
 
 use crate::array::{Array, Budget, Element};
 use crate::error::{ErrorKind, Result, damaged};
+use crate::metadata;
 use crate::named::NamedFile;
 use crate::weights::Format;
 
@@ -62,10 +65,57 @@ pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
     })
 }
 
+/// The bytes of a file of `arrays`, of `counters` at zero, and of `text` for ourselves.
+pub(crate) fn write(arrays: Vec<Array>, counters: Vec<String>, text: String) -> Result<Vec<u8>> {
+    let floats = arrays
+        .into_iter()
+        .map(|array| (array.name.clone(), Entry::Floats(array)));
+    let counters = counters.into_iter().map(|name| (name, Entry::Counter));
+    let pairs = Some([(metadata::KEY.to_owned(), text)].into());
+    serialize(floats.chain(counters), pairs).map_err(|e| damaged(FORMAT, e))
+}
+
+/// A tensor to be written; its bytes are made one tensor at a time.
+enum Entry {
+    Floats(Array),
+    /// PyTorch's `num_batches_tracked`.
+    Counter,
+}
+
+impl View for Entry {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Floats(_) => Dtype::F32,
+            Self::Counter => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Floats(array) => &array.shape,
+            Self::Counter => &[],
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Floats(array) => array.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Counter => Cow::Borrowed(&[0; size_of::<i64>()]),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Floats(array) => size_of_val(array.data.as_slice()),
+            Self::Counter => size_of::<i64>(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::safetensors::{serialize, tensor::TensorView};
+    use ::safetensors::tensor::TensorView;
     use half::f16;
     use std::collections::HashMap;
 

@@ -4,19 +4,18 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use ::safetensors::serialize;
-use ::safetensors::tensor::{Dtype, TensorView};
 use ror_models::Network;
 
 use crate::array::Array;
-use crate::error::{ErrorKind, Result, WeightsError, damaged};
+use crate::error::{ErrorKind, Result, WeightsError};
 use crate::keras;
 use crate::metadata;
 use crate::named;
+use crate::safetensors;
 use crate::weights::Weights;
 
 /// Writes safetensors that carry their network's description, class names and normalisation, which
-/// [`load`](crate::load) reads back. The same weights give the same bytes.
+/// [`load`](fn@crate::load) reads back. The same weights give the same bytes.
 ///
 /// The file appears under `path` when it is complete; what was there before stays until then.
 ///
@@ -25,26 +24,8 @@ use crate::weights::Weights;
 /// incomplete.
 pub fn save_safetensors(path: &Path, weights: &Weights) -> Result<(), WeightsError> {
     save(path, weights, |network, arrays, out| {
-        let bytes: Vec<Vec<u8>> = arrays
-            .iter()
-            .map(|a| a.data.iter().flat_map(|v| v.to_le_bytes()).collect())
-            .collect();
-        let views = arrays
-            .iter()
-            .zip(&bytes)
-            .map(|(array, bytes)| {
-                Ok((
-                    &array.name,
-                    TensorView::new(Dtype::F32, array.shape.clone(), bytes)?,
-                ))
-            })
-            .collect::<Result<Vec<_>, ::safetensors::SafeTensorError>>();
         let text = metadata::to_text(&network.description, &weights.metadata)?;
-        let pairs = Some([(metadata::KEY.to_owned(), text)].into());
-        let file = views
-            .and_then(|views| serialize(views, pairs))
-            .map_err(|e| damaged("safetensors file", e))?;
-        Ok(out.write_all(&file)?)
+        Ok(out.write_all(&safetensors::write(arrays, Vec::new(), text)?)?)
     })
 }
 
@@ -54,7 +35,7 @@ pub fn save_safetensors(path: &Path, weights: &Weights) -> Result<(), WeightsErr
 ///
 /// Stochastic depth becomes the scaling of evaluation, a shortcut of type A a fixed 1x1
 /// convolution. The file also carries what [`save_safetensors`] writes, so that
-/// [`load`](crate::load) reads it back exactly.
+/// [`load`](fn@crate::load) reads it back exactly.
 ///
 /// # Errors
 /// As [`save_safetensors`].
@@ -66,38 +47,39 @@ pub fn save_keras_h5(path: &Path, weights: &Weights) -> Result<(), WeightsError>
 }
 
 /// Checks `weights` and writes them through `write`, which gets the arrays in the network's order.
-fn save(
+pub(crate) fn save(
     path: &Path,
     weights: &Weights,
     write: impl FnOnce(&Network, Vec<Array>, &mut dyn Write) -> Result<()>,
 ) -> Result<(), WeightsError> {
+    save_in_stream(path, weights, |network, out| {
+        let arrays = network
+            .tensors()
+            .into_iter()
+            .map(|spec| Array::new(spec.name.clone(), spec.shape, weights.values(&spec.name)?))
+            .collect::<Result<_>>()?;
+        write(network, arrays, out)
+    })
+}
+
+/// Like [`save`], for formats that ask for one array after the other ([`Weights::values`]).
+pub(crate) fn save_in_stream(
+    path: &Path,
+    weights: &Weights,
+    write: impl FnOnce(&Network, &mut dyn Write) -> Result<()>,
+) -> Result<(), WeightsError> {
     let checked = || -> Result<_> {
         let network = weights.network()?;
         weights.metadata.check(&network.description)?;
-        let arrays = weights
-            .tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let values = tensor
-                    .to_dtype(candle_core::DType::F32)?
-                    .flatten_all()?
-                    .to_vec1()?;
-                Ok((
-                    name.clone(),
-                    Array::new(name.clone(), tensor.dims().to_vec(), values)?,
-                ))
-            })
-            .collect::<Result<_>>()?;
-        let mut placed = named::place(&network, arrays)?;
-        let arrays = network
-            .tensors()
-            .iter()
-            .filter_map(|s| placed.remove(&s.name))
-            .collect();
-        Ok((network, arrays))
+        let stored = weights.tensors.iter();
+        named::check(
+            &network,
+            stored.map(|(name, tensor)| (name.as_str(), name.as_str(), tensor.dims())),
+        )?;
+        Ok(network)
     };
     checked()
-        .and_then(|(network, arrays)| write_atomically(path, |out| write(&network, arrays, out)))
+        .and_then(|network| write_atomically(path, |out| write(&network, out)))
         .map_err(|kind| WeightsError::new(path, kind))
 }
 

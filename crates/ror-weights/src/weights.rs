@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use ror_models::{Description, DescriptionError, Model, Network};
 
+use crate::array::Array;
 use crate::error::{ErrorKind, Result};
 
 /// A network's weights, complete and of the right shapes, and what is known about them.
@@ -44,6 +45,15 @@ impl Weights {
     pub fn model(&self, dtype: DType, device: &Device) -> candle_core::Result<Model> {
         let network = self.network().map_err(candle_core::Error::wrap)?;
         Model::new(&network, self.var_builder(dtype, device))
+    }
+
+    /// The values of the tensor `name`, row-major, all finite.
+    pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.get(name).ok_or_else(|| {
+            ErrorKind::Architecture(format!("`{}` has no tensor `{name}`", self.description))
+        })?;
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(Array::new(name.to_owned(), tensor.dims().to_vec(), values)?.data)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is written reads back, and what contradicts itself is neither written nor read.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

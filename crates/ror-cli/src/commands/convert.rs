@@ -4,11 +4,13 @@ use crate::model::{ModelOptions, WeightsOptions};
 use crate::normalise::NormaliseOption;
 use crate::output::note;
 use anyhow::{Context, Result, bail};
-use ror_weights::{Metadata, Normalisation};
+use clap::ValueEnum;
+use ror_models::{Description, Dialect};
+use ror_weights::{Metadata, Normalisation, OnnxOptions, PytorchNames, Weights};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Convert weights of any readable format to safetensors or Keras HDF5
+/// Convert weights of any readable format to safetensors, Keras HDF5 or ONNX
 ///
 /// The model is found from the file where that is possible. Metadata (class names, normalisation)
 /// is carried on where both formats have it.
@@ -16,13 +18,34 @@ use std::path::{Path, PathBuf};
 #[command(
     after_help = "Examples:\n  ror convert keras-1-theano.h5 ror.safetensors\n  \
     ror convert ror3_56_cifar10.pth ror.safetensors --class-names names.txt\n  \
-    ror convert ror.safetensors for-keras.h5"
+    ror convert ror.safetensors for-keras.h5\n  \
+    ror convert ror.safetensors for-any-runtime.onnx --softmax\n  \
+    ror convert ror.safetensors for-pytorchcv.safetensors --format pytorchcv\n  \
+    ror convert ror-3-110-sd.safetensors plain.safetensors --to ror-3-110"
 )]
 pub(crate) struct Args {
     /// Weights to read
     input: PathBuf,
-    /// Where to write; the ending .safetensors, .h5 or .hdf5 chooses the format
+    /// Where to write; the ending .safetensors, .h5, .hdf5 or .onnx chooses the format
     output: PathBuf,
+    /// Which state dict a .safetensors is to be
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "ror",
+        hide_default_value = true
+    )]
+    format: StateDict,
+    /// Express the weights as another model, or as the one of dialect paper, keras or pytorchcv,
+    /// if that computes exactly the same; otherwise the first difference is named
+    #[arg(long, value_name = "MODEL", value_parser = parse_target)]
+    to: Option<Destination>,
+    /// End an .onnx in softmax: probabilities instead of logits
+    #[arg(long)]
+    softmax: bool,
+    /// Fold batch norms of an .onnx into the convolutions before them
+    #[arg(long)]
+    fold_norms: bool,
     #[command(flatten)]
     weights_options: WeightsOptions,
     #[command(flatten)]
@@ -34,13 +57,42 @@ pub(crate) struct Args {
     model_options: ModelOptions,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StateDict {
+    /// Only what ror needs (the default)
+    Ror,
+    /// A whole PyTorch state dict, with num_batches_tracked, named as the levels nest
+    Pytorch,
+    /// The same with pytorchcv's names, for its ror3_56, ror3_110, ror3_164
+    Pytorchcv,
+}
+
+/// What `--to` names.
+#[derive(Debug, Clone)]
+enum Destination {
+    Dialect(Dialect),
+    Model(Box<Description>),
+}
+
+fn parse_target(text: &str) -> Result<Destination, String> {
+    Ok(match text {
+        "paper" => Destination::Dialect(Dialect::Paper),
+        "keras" => Destination::Dialect(Dialect::Keras),
+        "pytorchcv" => Destination::Dialect(Dialect::Pytorchcv),
+        name => Destination::Model(Box::new(
+            Description::preset(name).map_err(|e| e.to_string())?,
+        )),
+    })
+}
+
 enum Target {
     Safetensors,
     Keras,
+    Onnx,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let target = target(&args.output)?;
+    let target = target(args)?;
     if same_file(&args.input, &args.output) {
         bail!(
             "{} is the input; choose another output",
@@ -50,11 +102,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut weights = args
         .weights_options
         .load(&args.input, Some(&args.model_options))?;
-    add_metadata(args, &mut weights.metadata, weights.description.classes)?;
-    match target {
-        Target::Safetensors => ror_weights::save_safetensors(&args.output, &weights)?,
-        Target::Keras => ror_weights::save_keras_h5(&args.output, &weights)?,
+    if let Some(to) = &args.to {
+        weights = match to {
+            Destination::Dialect(dialect) => weights.in_dialect(*dialect),
+            Destination::Model(description) => weights.expressed_as(description),
+        }
+        .with_context(|| args.input.display().to_string())?;
     }
+    add_metadata(args, &mut weights.metadata, weights.description.classes)?;
+    write(args, &target, &weights)?;
     note(&format!(
         "{}: {}, {} tensors, from {}",
         args.output.display(),
@@ -65,16 +121,53 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn target(path: &Path) -> Result<Target> {
+/// What the output's name asks for; options of other formats are a mistake.
+fn target(args: &Args) -> Result<Target> {
+    let path = &args.output;
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    match ending.as_deref() {
-        Some("safetensors") => Ok(Target::Safetensors),
-        Some("h5" | "hdf5") => Ok(Target::Keras),
+    let target = match ending.as_deref() {
+        Some("safetensors") => Target::Safetensors,
+        Some("h5" | "hdf5") => Target::Keras,
+        Some("onnx") => Target::Onnx,
         _ => bail!(
-            "{}: the name must end in .safetensors, .h5 or .hdf5",
+            "{}: the name must end in .safetensors, .h5, .hdf5 or .onnx",
             path.display()
         ),
+    };
+    let foreign = match target {
+        Target::Onnx => args.format != StateDict::Ror,
+        Target::Safetensors => args.softmax || args.fold_norms,
+        Target::Keras => args.format != StateDict::Ror || args.softmax || args.fold_norms,
+    };
+    if foreign {
+        bail!(
+            "{}: --softmax and --fold-norms are for .onnx, --format is for .safetensors",
+            path.display()
+        );
     }
+    Ok(target)
+}
+
+fn write(args: &Args, target: &Target, weights: &Weights) -> Result<()> {
+    let path = &args.output;
+    match (target, args.format) {
+        (Target::Keras, _) => ror_weights::save_keras_h5(path, weights)?,
+        (Target::Onnx, _) => {
+            let options = OnnxOptions {
+                softmax: args.softmax,
+                fold_norms: args.fold_norms,
+            };
+            ror_weights::save_onnx(path, weights, &options)?;
+        }
+        (Target::Safetensors, StateDict::Ror) => ror_weights::save_safetensors(path, weights)?,
+        (Target::Safetensors, StateDict::Pytorch) => {
+            ror_weights::save_pytorch(path, weights, PytorchNames::Levels)?;
+        }
+        (Target::Safetensors, StateDict::Pytorchcv) => {
+            ror_weights::save_pytorch(path, weights, PytorchNames::Pytorchcv)?;
+        }
+    }
+    Ok(())
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -1,7 +1,6 @@
 //! `ror eval`
 
 use crate::confusion;
-use crate::metrics::{Evaluation, Metrics};
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table, write_file};
@@ -10,6 +9,7 @@ use crate::runner::{EngineOptions, Runner};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ror_data::{Dataset, Options, Split};
+use ror_train::{Evaluation, Metrics};
 use std::path::PathBuf;
 
 /// Measure accuracy on a labelled data set

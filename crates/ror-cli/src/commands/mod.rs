@@ -7,3 +7,4 @@ pub(crate) mod graph;
 pub(crate) mod list;
 pub(crate) mod predict;
 pub(crate) mod summary;
+pub(crate) mod train;

@@ -55,3 +55,19 @@ fn what_is_no_dataset_is_an_error() {
     assert_eq!(kind(&file), "UnknownLayout");
     assert!(kind(&root.path().join("missing")).starts_with("Io"));
 }
+
+#[test]
+fn generated_images_must_fit_their_size_and_classes() {
+    let make = |bytes: usize, label: u32| {
+        let classes = vec!["only".to_owned()];
+        Dataset::from_pixels("made", vec![0; bytes], vec![label], classes, Size::CIFAR)
+    };
+    assert_eq!(make(3072, 0).unwrap().len(), 1);
+    let error = make(3071, 0).unwrap_err();
+    assert!(matches!(
+        error.kind(),
+        ErrorKind::Shape { values: 3071, .. }
+    ));
+    let error = make(3072, 1).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Label { label: 1, .. }));
+}

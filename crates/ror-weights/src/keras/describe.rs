@@ -72,7 +72,7 @@ impl Evidence<'_> {
     /// blocks may have the very same shapes, and only the layers' order, or the number of
     /// activations, tells them apart.
     fn block_order(&self, width: usize, blocks: usize, notes: &mut Vec<String>) -> BlockOrder {
-        if width != 1 || (blocks + 1) % 9 != 0 {
+        if width != 1 || !(blocks + 1).is_multiple_of(9) {
             return BlockOrder::PreActivation;
         }
         let total = 3 * blocks;

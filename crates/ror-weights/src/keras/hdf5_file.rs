@@ -1,6 +1,6 @@
 //! Reading attributes and datasets of an HDF5 file that may be damaged.
 
-use hdf5::{AttrValue, DType, Dataset, Datatype, Group};
+use hdf5::{AttrValue, DType, Dataset, Datatype, DatatypeByteOrder, Group};
 
 use crate::array::{Array, Budget, Element, checked_len};
 use crate::error::{self, ErrorKind, Result};
@@ -117,10 +117,8 @@ pub(super) fn read_weight(dataset: &Dataset, name: &str, budget: &mut Budget) ->
         }
     }
     let data = match element {
-        Element::F64 => dataset
-            .read_f64()
-            .map(|values| values.into_iter().map(|v| v as f32).collect()),
-        _ => dataset.read_f32(),
+        Element::F16 | Element::BF16 => dataset.read_raw().map(|bytes| element.decode(&bytes)),
+        Element::F32 | Element::F64 => dataset.read_f32(),
     }
     .map_err(in_tensor)?;
     if data.len() != len {
@@ -136,16 +134,31 @@ fn element(dataset: &Dataset, name: &str) -> Result<Element> {
     let dtype = dataset
         .dtype()
         .map_err(|e| damaged(format_args!("tensor `{name}`: {e}")))?;
-    match &dtype {
-        DType::F32 => Ok(Element::F32),
-        DType::F64 => Ok(Element::F64),
-        DType::Other(other) if matches!(**other, Datatype::FloatingPoint { size: 2, .. }) => {
-            Ok(Element::F16)
-        }
-        _ => Err(ErrorKind::Tensor {
-            tensor: name.to_owned(),
-            expected: "floating-point values".to_owned(),
-            found: dtype.to_string(),
-        }),
+    let element = match &dtype {
+        DType::F32 => Some(Element::F32),
+        DType::F64 => Some(Element::F64),
+        DType::Other(other) => half_precision(other),
+        _ => None,
+    };
+    element.ok_or_else(|| ErrorKind::Tensor {
+        tensor: name.to_owned(),
+        expected: "floating-point values".to_owned(),
+        found: dtype.to_string(),
+    })
+}
+
+/// The two kinds of 16-bit numbers, which the crate hands out as bytes only.
+fn half_precision(datatype: &Datatype) -> Option<Element> {
+    match datatype {
+        Datatype::FloatingPoint {
+            size: 2,
+            byte_order: DatatypeByteOrder::LittleEndian,
+            layout,
+        } => match (layout.exponent_size, layout.mantissa_size) {
+            (5, 10) => Some(Element::F16),
+            (8, 7) => Some(Element::BF16),
+            _ => None,
+        },
+        _ => None,
     }
 }

@@ -4,14 +4,18 @@
 //! Both hold a pickle whose tensors point at storages outside it. Source: `torch/serialization.py`,
 //! `torch/_utils.py`.
 
+mod export;
 mod legacy;
 mod machine;
 mod pickle;
+mod pytorchcv;
 mod state_dict;
 mod view;
 mod zipped;
 
+pub use export::{PytorchNames, save_pytorch};
 pub(crate) use legacy::{is_legacy, read as read_legacy};
+pub(crate) use pytorchcv::from_pytorchcv;
 pub(crate) use zipped::{is_pytorch, read as read_zip};
 
 use crate::error::{ErrorKind, damaged as damaged_as};

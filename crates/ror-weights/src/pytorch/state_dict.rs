@@ -6,10 +6,23 @@ use super::view::{Storages, View};
 use crate::array::{Array, Budget};
 use crate::error::{ErrorKind, Result};
 
+/// The class that a call makes an instance of. The format before torch 1.6 refers to classes of
+/// modules as it does to storages: `("module", class, file, source)`.
+fn class_name(pickle: &Pickle, callable: Id) -> Option<&str> {
+    match pickle.get(callable) {
+        Value::Persistent(id) => pickle.global(*pickle.tuple(*id)?.get(1)?),
+        _ => pickle.global(callable),
+    }
+}
+
+/// Where checkpoints keep the model's state dict, beside the optimizer's and others.
+const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
 /// Reads the floating-point tensors, in the dictionary's order.
 ///
-/// A checkpoint that keeps its weights under `state_dict` is unwrapped, and the prefix `module.` of
-/// `DataParallel` taken off. Counters (`num_batches_tracked`) are no weights and left out.
+/// A checkpoint that keeps its weights under one of [`WRAPPERS`] is unwrapped, and the prefix
+/// `module.` of `DataParallel` taken off. Counters (`num_batches_tracked`) are no weights and left
+/// out.
 pub(super) fn read(
     pickle: &Pickle,
     storages: &mut impl Storages,
@@ -46,10 +59,16 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)]> {
     let root = match pickle.root() {
         Value::Dict(items) => items,
         Value::Call { callable, .. } => {
-            let class = pickle.global(*callable).unwrap_or("object");
-            return Err(ErrorKind::Unrecognised {
-                found: format!("a pickled `{class}` (save its state_dict() instead)"),
-            });
+            let found = match class_name(pickle, *callable) {
+                Some(class) if class.starts_with("torch._utils._rebuild") => {
+                    "a PyTorch file of a single tensor, not of a state dict".to_owned()
+                }
+                class => format!(
+                    "a pickled `{}` (save its state_dict() instead)",
+                    class.unwrap_or("object")
+                ),
+            };
+            return Err(ErrorKind::Unrecognised { found });
         }
         other => {
             return Err(ErrorKind::Unrecognised {
@@ -59,15 +78,11 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)]> {
     };
     let wrapped = root
         .iter()
-        .find(|(key, _)| pickle.str(*key) == Some("state_dict"))
+        .find(|(key, _)| pickle.str(*key).is_some_and(|key| WRAPPERS.contains(&key)))
         .map(|&(_, value)| pickle.get(value));
     match wrapped {
         Some(Value::Dict(items)) => Ok(items),
-        Some(other) => Err(damaged(format_args!(
-            "its `state_dict` is {}",
-            other.kind()
-        ))),
-        None => Ok(root),
+        _ => Ok(root),
     }
 }
 

@@ -21,8 +21,9 @@ pub(super) fn element_sizes(pickle: &Pickle) -> Result<HashMap<&str, usize>> {
             Value::Persistent(id) => Some(*id),
             _ => None,
         })
-        .map(|id| {
-            let storage = Storage::of(pickle, id)?;
+        // Pickled modules refer to their source code in the same way.
+        .filter_map(|id| Storage::of(pickle, id).ok())
+        .map(|storage| {
             let size = storage.kind.size().ok_or_else(|| {
                 damaged(format_args!(
                     "storage {} is a `{}`",

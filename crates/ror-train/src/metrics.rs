@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Counts over the images of a data set.
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     /// `[label][predicted]`
     confusion: Vec<Vec<u64>>,
     top5: u64,
@@ -12,28 +12,38 @@ pub(crate) struct Metrics {
 }
 
 /// The figures of an evaluation; fractions of 1.
-#[derive(Debug, Serialize)]
-pub(crate) struct Evaluation {
-    pub(crate) top1: f64,
-    pub(crate) top5: f64,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The share of images whose likeliest class is theirs.
+    pub top1: f64,
+    /// The share of images whose class is among the five likeliest.
+    pub top5: f64,
     /// Mean cross-entropy in nats.
-    pub(crate) loss: f64,
-    pub(crate) images: u64,
-    pub(crate) per_class: Vec<PerClass>,
+    pub loss: f64,
+    /// How many images were counted.
+    pub images: u64,
+    /// The figures of each class.
+    pub per_class: Vec<PerClass>,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct PerClass {
-    pub(crate) class: String,
-    pub(crate) index: usize,
-    pub(crate) images: u64,
-    pub(crate) top1: f64,
+/// The figures of one class; fractions of 1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PerClass {
+    /// The class's name.
+    pub class: String,
+    /// Its position among the classes.
+    pub index: usize,
+    /// How many images are of this class.
+    pub images: u64,
+    /// Of the images of this class, those predicted as such.
+    pub top1: f64,
     /// Of the images predicted as this class, those that are.
-    pub(crate) precision: f64,
+    pub precision: f64,
 }
 
 impl Metrics {
-    pub(crate) fn new(classes: usize) -> Self {
+    /// No images yet, of so many classes.
+    pub fn new(classes: usize) -> Self {
         Self {
             confusion: vec![vec![0; classes]; classes],
             top5: 0,
@@ -42,7 +52,10 @@ impl Metrics {
     }
 
     /// Counts one image with as many logits as there are classes.
-    pub(crate) fn add(&mut self, logits: &[f32], label: usize) {
+    ///
+    /// # Panics
+    /// If there are not, or `label` is no class.
+    pub fn add(&mut self, logits: &[f32], label: usize) {
         let own = logits[label];
         // Ties go to the lower index, as with argmax.
         let rank = |of: usize| {
@@ -58,11 +71,12 @@ impl Metrics {
     }
 
     /// `[label][predicted]`
-    pub(crate) fn confusion(&self) -> &[Vec<u64>] {
+    pub fn confusion(&self) -> &[Vec<u64>] {
         &self.confusion
     }
 
-    pub(crate) fn evaluation(&self, classes: &[String]) -> Evaluation {
+    /// The figures, with the classes' names.
+    pub fn evaluation(&self, classes: &[String]) -> Evaluation {
         let images: u64 = self.confusion.iter().flatten().sum();
         let share = |part: u64, whole: u64| {
             if whole == 0 {

@@ -1,0 +1,100 @@
+//! `eval` on image folders.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Shell, golden, json};
+
+const WEIGHTS: &str = "keras122_theano/wrn_16_1_th.weights.h5";
+const CLASSES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// A folder of two images per class.
+fn folder(shell: &Shell) {
+    for split in ["train", "test"] {
+        for (i, class) in CLASSES.iter().enumerate() {
+            for j in 0..2u8 {
+                let colour = [i as u8 * 25, j * 100, 255 - i as u8 * 25];
+                shell.png(&format!("data/{split}/{class}/{j}.png"), 32, 32, colour);
+            }
+        }
+    }
+}
+
+#[test]
+fn figures_are_those_of_the_predictions() {
+    let shell = Shell::new();
+    folder(&shell);
+    let weights = golden(WEIGHTS);
+    let evaluation = json(&shell.ok(&[
+        "eval",
+        "-w",
+        &weights,
+        "-d",
+        "data",
+        "--json",
+        "--confusion",
+        "c.svg",
+    ]));
+    let predictions =
+        json(&shell.ok(&["predict", "-w", &weights, "data/test", "--json", "-k", "10"]));
+    let predictions = predictions.as_array().unwrap();
+    assert_eq!(predictions.len(), 20);
+    let (mut top1, mut top5, mut loss) = (0, 0, 0.0);
+    for prediction in predictions {
+        let input = prediction["input"].as_str().unwrap();
+        let class = input.rsplit('/').nth(1).unwrap();
+        let label = CLASSES.iter().position(|&c| c == class).unwrap() as u64;
+        let top = prediction["top"].as_array().unwrap();
+        let rank = top.iter().position(|t| t["index"] == label).unwrap();
+        top1 += usize::from(rank == 0);
+        top5 += usize::from(rank < 5);
+        loss -= top[rank]["probability"].as_f64().unwrap().ln() / 20.0;
+    }
+    assert_eq!(evaluation["images"], 20);
+    assert_eq!(evaluation["top1"].as_f64(), Some(top1 as f64 / 20.0));
+    assert_eq!(evaluation["top5"].as_f64(), Some(top5 as f64 / 20.0));
+    let off = evaluation["loss"].as_f64().unwrap() - loss;
+    assert!(off.abs() < 1e-4 * loss, "{off}");
+    let per_class = evaluation["per_class"].as_array().unwrap();
+    assert_eq!(per_class.len(), 10);
+    assert_eq!(per_class[3]["class"], "d");
+    let svg = std::fs::read_to_string(shell.path("c.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+}
+
+#[test]
+fn splits_and_classes_that_do_not_fit_are_errors() {
+    let shell = Shell::new();
+    folder(&shell);
+    let weights = golden(WEIGHTS);
+    let eval = |args: &[&str]| {
+        shell.fails(&[&["eval", "-w", &weights, "--confusion", "c.svg"], args].concat())
+    };
+    assert!(eval(&["-d", "missing"]).contains("missing"));
+    assert!(eval(&["-d", "data/test/a/0.png"]).contains("0.png"));
+    std::fs::remove_dir_all(shell.path("data/test/j")).unwrap();
+    assert!(eval(&["-d", "data"]).contains('j'));
+    std::fs::remove_dir_all(shell.path("data/train/j")).unwrap();
+    let error = eval(&["-d", "data"]);
+    assert!(error.contains("10") && error.contains('9'), "{error}");
+    assert_eq!(shell.files(), ["data"]);
+}
+
+#[test]
+fn class_names_of_weights_and_data_must_agree() {
+    let shell = Shell::new();
+    folder(&shell);
+    let mut names = CLASSES.map(str::to_owned);
+    names[4] = "z".to_owned();
+    shell.write("names.txt", names.join("\n"));
+    shell.ok(&[
+        "convert",
+        &golden(WEIGHTS),
+        "w.safetensors",
+        "--class-names",
+        "names.txt",
+    ]);
+    let error = shell.fails(&["eval", "-w", "w.safetensors", "-d", "data"]);
+    assert!(error.contains("`z`") && error.contains("`e`"), "{error}");
+}

@@ -1,0 +1,298 @@
+//! `train`: runs, killed runs, and what goes wrong.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Shell, json};
+use image::{Rgb, RgbImage};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// A network and settings that are as small as they can be, with everything that has a memory.
+const TINY: &str = "train --model ror-3-wrn-10-1 --image-size 12 --data data --epochs 3 \
+                    --batch-size 6 --lr 0.05 --ema 0.9 --mixup 0.2 --dropout 0.1 --clip-norm 2 \
+                    --threads 2 --checkpoint-seconds 0";
+
+fn args<'a>(text: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    text.split_whitespace()
+        .chain(more.iter().copied())
+        .collect()
+}
+
+/// Stripes across and down, of several colours and widths.
+fn stripes(shell: &Shell) {
+    for (split, count) in [("train", 9), ("test", 4)] {
+        for class in ["across", "down"] {
+            for i in 0..count {
+                let image = RgbImage::from_fn(12, 12, |x, y| {
+                    let along = if class == "across" { y } else { x };
+                    let light = (along + i) / (2 + i % 2) % 2 == 0;
+                    Rgb([if light { 220 } else { 30 }, (i * 25) as u8, 90])
+                });
+                let path = shell.path(&format!("data/{split}/{class}/{i}.png"));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                image.save(path).unwrap();
+            }
+        }
+    }
+}
+
+/// Columns of `metrics.csv` that do not depend on the clock.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let steady = |line: &str| line.split(',').take(8).collect::<Vec<_>>().join(",");
+    text.lines().map(steady).collect()
+}
+
+#[test]
+fn a_run_leaves_everything_and_its_weights_are_evaluated_alike() {
+    let shell = Shell::new();
+    stripes(&shell);
+    let report = json(&shell.ok(&args(TINY, &["--out", "run", "--json"])));
+    assert_eq!(report["steps"], 9);
+    for name in [
+        "config.toml",
+        "metrics.csv",
+        "curves.svg",
+        "best.safetensors",
+        "last/state.json",
+    ] {
+        assert!(shell.path("run").join(name).is_file(), "{name}");
+    }
+    assert_eq!(metrics(&shell.path("run")).len(), 4);
+    let eval = ["eval", "-w", "run/best.safetensors", "-d", "data", "--json"];
+    let evaluation = json(&shell.ok(&eval));
+    let kept = &report["best"]["validation"];
+    assert_eq!(evaluation["top1"], kept["top1"]);
+    let difference = evaluation["loss"].as_f64().unwrap() - kept["loss"].as_f64().unwrap();
+    assert!(difference.abs() < 1e-5);
+
+    let config = ["train", "--config", "run/config.toml", "--out", "again"];
+    shell.ok(&config);
+    let weights = |run: &str| fs::read(shell.path(run).join("last/weights.safetensors")).unwrap();
+    assert!(
+        weights("run") == weights("again"),
+        "the configuration does not repeat the run"
+    );
+}
+
+#[test]
+fn a_run_killed_at_any_moment_goes_on_to_the_bit() {
+    let shell = Shell::new();
+    stripes(&shell);
+    shell.ok(&args(TINY, &["--out", "whole"]));
+
+    // Checkpoints follow every step, so that many of these moments fall into one.
+    let mut kills = 0;
+    for part in 0..1000 {
+        let resume = ["train", "--resume", "--out", "killed"];
+        let begun = shell.path("killed/config.toml").exists();
+        let arguments = if begun {
+            resume.to_vec()
+        } else {
+            args(TINY, &["--out", "killed"])
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ror"))
+            .args(arguments)
+            .current_dir(shell.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Different moments, later and later so that the run comes to an end.
+        sleep(Duration::from_millis(20 + part * 37 % 200 + part * 4));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 3, "{kills}");
+    let (whole, killed) = (shell.path("whole"), shell.path("killed"));
+    for name in [
+        "best.safetensors",
+        "last/weights.safetensors",
+        "last/ema.safetensors",
+    ] {
+        let read = |run: &Path| fs::read(run.join(name)).unwrap();
+        assert!(read(&whole) == read(&killed), "{name} differs");
+    }
+    assert_eq!(metrics(&killed), metrics(&whole));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_and_says_how_to_go_on() {
+    let shell = Shell::new();
+    stripes(&shell);
+    let long = args(TINY, &["--out", "run", "--epochs", "100000"]);
+    let child = Command::new(env!("CARGO_BIN_EXE_ror"))
+        .args(long)
+        .current_dir(shell.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !shell.path("run/curves.svg").exists() {
+        sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("ror train --resume --out run"), "{stderr}");
+    assert!(shell.path("run/last/state.json").is_file());
+}
+
+#[test]
+fn weights_for_other_classes_are_fine_tuned() {
+    let shell = Shell::new();
+    stripes(&shell);
+    let short = args(TINY, &["--out", "first", "--epochs", "1"]);
+    shell.ok(&short);
+    // A third class: what was `test` of the second.
+    let third = shell.path("data/train/third");
+    fs::create_dir_all(&third).unwrap();
+    for i in 0..4 {
+        let from = shell.path(&format!("data/test/down/{i}.png"));
+        fs::copy(from, third.join(format!("{i}.png"))).unwrap();
+    }
+    fs::remove_dir_all(shell.path("data/test")).unwrap();
+    let tune = "train --init first/best.safetensors --data data --out second --epochs 1 \
+                --batch-size 8 --holdout 0.25";
+    let run = shell.run(&args(tune, &[]));
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("the classifier is replaced"),
+        "{}",
+        run.stderr
+    );
+    let summary = json(&shell.ok(&["summary", "second/best.safetensors", "--json"]));
+    assert!(summary.to_string().contains("\"classes\":3"), "{summary}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
+    let shell = Shell::new();
+    stripes(&shell);
+    shell.ok(&args(TINY, &["--out", "run", "--epochs", "1"]));
+    let before = fs::read(shell.path("run/best.safetensors")).unwrap();
+    for (arguments, word) in [
+        (args(TINY, &["--out", "run"]), "already"),
+        (args("train --resume --out none", &[]), "none"),
+        (args("train --resume --out run --lr 3", &[]), "config.toml"),
+        (args(TINY, &["--out", "new", "--lr", "-1"]), "lr"),
+        (
+            args(TINY, &["--out", "new", "--classes", "5"]),
+            "--classes 5",
+        ),
+        (args("train --data data --out new", &[]), "--model"),
+        (args("train --model ror-3-20 --out new", &[]), "--data"),
+        (args(TINY, &["--out", "new", "--crop", "99"]), "crop"),
+        (args(TINY, &["--out", "data/test/down/0.png/new"]), "0.png"),
+    ] {
+        let error = shell.fails(&arguments);
+        assert!(error.contains(word), "{arguments:?}: {error}");
+    }
+    assert!(!shell.path("new").exists());
+    assert!(fs::read(shell.path("run/best.safetensors")).unwrap() == before);
+}
+
+#[test]
+fn a_diverging_run_names_the_step_and_keeps_the_checkpoint() {
+    let shell = Shell::new();
+    stripes(&shell);
+    let run = shell.run(&args(
+        TINY,
+        &["--out", "run", "--lr", "1e30", "--clip-norm", "0"],
+    ));
+    assert_eq!(run.code, Some(1));
+    let error = run.stderr.lines().last().unwrap();
+    assert!(
+        error.contains("at step") && error.contains("kept in run"),
+        "{error}"
+    );
+    assert!(shell.path("run/last/weights.safetensors").is_file());
+}
+
+#[test]
+fn a_truncated_and_a_missing_image_are_named() {
+    let shell = Shell::new();
+    stripes(&shell);
+    let path = shell.path("data/train/down/3.png");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let error = shell.fails(&args(TINY, &["--out", "run"]));
+    assert!(error.contains("3.png"), "{error}");
+    fs::remove_file(&path).unwrap();
+    shell.ok(&args(TINY, &["--out", "run", "--epochs", "1"]));
+    fs::remove_file(shell.path("data/train/down/4.png")).unwrap();
+    let error = shell.fails(&["train", "--resume", "--out", "run"]);
+    assert!(
+        error.contains("18 images") || error.contains("17 images"),
+        "{error}"
+    );
+}
+
+/// Files that may not grow beyond a limit stand for a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_and_the_last_checkpoint_stays() {
+    let shell = Shell::new();
+    stripes(&shell);
+    shell.ok(&args(TINY, &["--out", "run", "--epochs", "1"]));
+    // From a checkpoint in the middle of the run.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ror"))
+        .args(args(TINY, &["--out", "full", "--epochs", "100000"]))
+        .current_dir(shell.path(""))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !shell.path("full/curves.svg").exists() {
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let state = |name: &str| fs::read(shell.path("full/last").join(name)).unwrap();
+    let resume = |limit: &str| {
+        let script =
+            format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" train --resume --out full");
+        let output = Command::new("bash")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_ror")])
+            .current_dir(shell.path(""))
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    // The first resume settles a checkpoint that the kill may have cut short.
+    let (code, stderr) = resume("100");
+    assert_eq!(code, Some(1), "{stderr}");
+    let before = state("weights.safetensors");
+    let (code, stderr) = resume("100");
+    assert_eq!(code, Some(1), "{stderr}");
+    let error = stderr.lines().last().unwrap();
+    assert!(
+        error.starts_with("error: ") && error.contains("full"),
+        "{error}"
+    );
+    assert!(error.contains("too large"), "{error}");
+    assert!(state("weights.safetensors") == before);
+    assert!(!shell.path("full/.last.new").exists());
+}

@@ -1,0 +1,197 @@
+//! Random changes to training images, on 8-bit pixels (H, W, 3).
+//!
+//! What is drawn depends on the generator alone, which the caller makes from seed, epoch and image:
+//! the same image of the same epoch looks the same whichever thread prepares it.
+
+mod affine;
+
+use crate::{Generator, Size};
+use affine::Affine;
+use serde::{Deserialize, Serialize};
+
+/// Which changes are made, in the order of the fields. Zeros change nothing.
+///
+/// ```
+/// use ror_data::{Augment, Generator, Size};
+///
+/// let image = vec![200; 32 * 32 * 3];
+/// let mut changed = Vec::new();
+/// let generator = Generator::new(1, &[0, 0]);
+/// Augment::PAPER.apply(&image, Size::CIFAR, [0; 3], generator, &mut changed);
+/// assert_eq!(changed.len(), image.len());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Augment {
+    /// Rotation by up to so many degrees either way; the edge's pixels fill what comes in.
+    pub rotate: f64,
+    /// Shift by up to this fraction of the height and of the width; filled as for `rotate`.
+    pub shift: f64,
+    /// So many pixels of padding on each side, of which a random window of the old size is cut.
+    pub crop: usize,
+    /// Mirrors left and right, every other time.
+    pub flip: bool,
+    /// Blanks a square of this side around a random pixel (DeVries and Taylor, 2017).
+    pub cutout: usize,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Augment {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        rotate: 0.0,
+        shift: 0.0,
+        crop: 0,
+        flip: false,
+        cutout: 0,
+    };
+
+    /// As the Keras implementation of RoR: `ImageDataGenerator` with a rotation range of 15 degrees
+    /// and shift ranges of 5/32.
+    pub const KERAS: Self = Self {
+        rotate: 15.0,
+        shift: 5.0 / 32.0,
+        ..Self::NONE
+    };
+
+    /// As the paper (section 4): four pixels of padding, a random crop, a horizontal flip.
+    pub const PAPER: Self = Self {
+        crop: 4,
+        flip: true,
+        ..Self::NONE
+    };
+
+    /// Whether every number is one that [`Augment::apply`] can take; the first that is not, with
+    /// what is allowed.
+    ///
+    /// # Errors
+    ///
+    /// The field and its allowed range.
+    pub fn validate(&self, size: Size) -> Result<(), String> {
+        let side = size.height().max(size.width());
+        if !(0.0..=180.0).contains(&self.rotate) {
+            return Err(format!("rotate is {}; allowed: 0 to 180", self.rotate));
+        }
+        if !(0.0..=1.0).contains(&self.shift) {
+            return Err(format!("shift is {}; allowed: 0 to 1", self.shift));
+        }
+        if self.crop > side || self.cutout > 2 * side {
+            return Err(format!(
+                "crop {} and cutout {} are too large for images of {size}",
+                self.crop, self.cutout
+            ));
+        }
+        Ok(())
+    }
+
+    /// Changes one image (H, W, 3) into `out`, whose old content is dropped. `fill` is the colour of
+    /// padding and of blanks: the mean, which is zero once normalised.
+    ///
+    /// # Panics
+    ///
+    /// If `image` is smaller than `size` says.
+    pub fn apply(
+        &self,
+        image: &[u8],
+        size: Size,
+        fill: [u8; 3],
+        mut generator: Generator,
+        out: &mut Vec<u8>,
+    ) {
+        let image = &image[..size.area() * 3];
+        out.clear();
+        let affine = self.draw_affine(size, &mut generator);
+        let (dy, dx) = (
+            self.draw_crop(&mut generator),
+            self.draw_crop(&mut generator),
+        );
+        let mirror = self.flip && generator.bits() >> 63 == 1;
+        match affine {
+            // Windows of a warped image need all of it.
+            Some(affine) if (dy, dx) != (0, 0) || mirror => {
+                let mut warped = Vec::with_capacity(image.len());
+                affine.warp(image, size, &mut warped);
+                window(&warped, size, (dy, dx), mirror, fill, out);
+            }
+            Some(affine) => affine.warp(image, size, out),
+            None => window(image, size, (dy, dx), mirror, fill, out),
+        }
+        if self.cutout > 0 {
+            blank(out, size, self.cutout, fill, &mut generator);
+        }
+    }
+
+    /// The order of the draws is Keras's: angle, rows, columns.
+    fn draw_affine(&self, size: Size, generator: &mut Generator) -> Option<Affine> {
+        if self.rotate == 0.0 && self.shift == 0.0 {
+            return None;
+        }
+        let angle = generator.within(self.rotate).to_radians();
+        let rows = generator.within(self.shift) * size.height() as f64;
+        let columns = generator.within(self.shift) * size.width() as f64;
+        Some(Affine::new(size, angle, rows, columns))
+    }
+
+    fn draw_crop(&self, generator: &mut Generator) -> isize {
+        if self.crop == 0 {
+            return 0;
+        }
+        generator.below(2 * self.crop as u64 + 1) as isize - self.crop as isize
+    }
+}
+
+/// The window that begins at `(dy, dx)`, mirrored or not; `fill` outside the image.
+fn window(
+    image: &[u8],
+    size: Size,
+    (dy, dx): (isize, isize),
+    mirror: bool,
+    fill: [u8; 3],
+    out: &mut Vec<u8>,
+) {
+    let (h, w) = (size.height(), size.width());
+    if (dy, dx) == (0, 0) && !mirror {
+        out.extend_from_slice(image);
+        return;
+    }
+    let (pixels, _) = image.as_chunks::<3>();
+    for y in 0..h {
+        let row = y
+            .checked_add_signed(dy)
+            .filter(|&y| y < h)
+            .map(|y| &pixels[y * w..][..w]);
+        for x in 0..w {
+            let x = if mirror { w - 1 - x } else { x };
+            let at = x.checked_add_signed(dx).filter(|&x| x < w);
+            let pixel = match (row, at) {
+                (Some(row), Some(x)) => row[x],
+                _ => fill,
+            };
+            out.extend_from_slice(&pixel);
+        }
+    }
+}
+
+/// Blanks a square around a random pixel; the part of it beyond the edge is lost.
+fn blank(image: &mut [u8], size: Size, side: usize, fill: [u8; 3], generator: &mut Generator) {
+    let (h, w) = (size.height(), size.width());
+    let mut span = |length: usize| {
+        let centre = generator.below(length as u64) as usize;
+        let from = centre.saturating_sub(side / 2);
+        let to = (centre + side).saturating_sub(side / 2).min(length);
+        from..to
+    };
+    let (rows, columns) = (span(h), span(w));
+    let (pixels, _) = image.as_chunks_mut::<3>();
+    for y in rows {
+        pixels[y * w..][columns.clone()].fill(fill);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Training of RoR networks.
+//!
+//! A [`Trainer`] runs epochs of a [`TrainConfig`] over [`TrainingData`], tells [`Event`]s, and keeps
+//! a folder from which it goes on to the bit. Its parts stand alone: a [`Loader`] prepares
+//! augmented batches ahead, an [`Engine`] computes gradients ([`TapeEngine`] by candle's tape), an
+//! [`Optimizer`] applies them at the rate of a [`Schedule`], an [`Ema`] averages the weights.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod checkpoint;
+mod config;
+mod ema;
+mod engine;
+mod error;
+mod event;
+pub mod flat;
+mod kept;
+mod loader;
+mod log;
+mod metrics;
+mod mixup;
+mod optimizer;
+mod output;
+mod progress;
+mod schedule;
+mod start;
+mod subset;
+mod tape;
+mod trainer;
+mod validate;
+
+pub use batch::Batch;
+pub use config::{Recipe, TrainConfig};
+pub use ema::Ema;
+pub use engine::{Engine, StepOutput};
+pub use error::{Result, TrainError};
+pub use event::{Event, Outcome, StepReport, StopFlag};
+pub use flat::{FlatLayout, Gradients};
+pub use loader::{Batches, Loader};
+pub use metrics::{Evaluation, Metrics, PerClass};
+pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
+pub use output::{RunConfig, Source};
+pub use progress::{EpochReport, Validation};
+pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
+pub use start::fine_tuning;
+pub use subset::Subset;
+pub use tape::TapeEngine;
+pub use trainer::{Trainer, TrainingData};

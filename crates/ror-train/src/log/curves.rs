@@ -1,0 +1,265 @@
+//! `curves.svg`: loss and accuracy over the epochs.
+
+use crate::EpochReport;
+use std::fmt::Write;
+
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 52.0;
+const TOP: f64 = 44.0;
+const GAP: f64 = 70.0;
+/// Training and validation, told apart without colour by the dashes.
+const TRAIN: (&str, &str) = ("#7a869a", "5 4");
+const VALIDATION: (&str, &str) = ("#1f5fbf", "none");
+
+/// A curve: (epoch, value).
+type Curve = Vec<(f64, f64)>;
+
+/// Draws the epochs of a run.
+pub(crate) fn curves(history: &[EpochReport]) -> String {
+    let curve = |value: &dyn Fn(&EpochReport) -> Option<f64>| -> Curve {
+        let points = history.iter();
+        points
+            .filter_map(|r| Some((r.epoch as f64, value(r)?)))
+            .collect()
+    };
+    let width = 2.0 * (LEFT + WIDTH) + GAP;
+    let height = TOP + HEIGHT + 44.0;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+         width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <title>Loss and accuracy by epoch</title>\n\
+         <rect width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#ffffff\"/>\n"
+    );
+    let loss = Panel::new(
+        "loss (nats)",
+        LEFT,
+        curve(&|r| Some(r.train_loss)),
+        curve(&|r| r.validation.map(|v| v.loss)),
+    );
+    let accuracy = Panel::new(
+        "accuracy (%)",
+        2.0 * LEFT + WIDTH + GAP / 2.0,
+        curve(&|r| Some(100.0 * r.train_top1)),
+        curve(&|r| r.validation.map(|v| 100.0 * v.top1)),
+    );
+    for panel in [loss, accuracy] {
+        panel.draw(&mut svg);
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// One pair of axes.
+struct Panel {
+    title: &'static str,
+    left: f64,
+    train: Curve,
+    validation: Curve,
+    epochs: (f64, f64),
+    values: (f64, f64),
+    step: f64,
+}
+
+impl Panel {
+    fn new(title: &'static str, left: f64, train: Curve, validation: Curve) -> Self {
+        let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
+            let all = train.iter().chain(&validation).map(of);
+            all.filter(|v| v.is_finite())
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+                    (low.min(v), high.max(v))
+                })
+        };
+        let (first, last) = range(&|p| p.0);
+        let epochs = match first < last {
+            true => (first, last),
+            false => (0.0, 1.0_f64.max(last)),
+        };
+        let (low, high) = range(&|p| p.1);
+        let (low, high) = if low < high {
+            (low, high)
+        } else if low.is_finite() {
+            (low - 0.5, low + 0.5)
+        } else {
+            (0.0, 1.0)
+        };
+        let step = round_step((high - low) / 5.0);
+        Self {
+            title,
+            left,
+            train,
+            validation,
+            epochs,
+            values: ((low / step).floor() * step, (high / step).ceil() * step),
+            step,
+        }
+    }
+
+    fn x(&self, epoch: f64) -> f64 {
+        self.left + WIDTH * (epoch - self.epochs.0) / (self.epochs.1 - self.epochs.0)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        TOP + HEIGHT * (self.values.1 - value) / (self.values.1 - self.values.0)
+    }
+
+    /// Writing to a string cannot fail.
+    fn draw(&self, svg: &mut String) {
+        let (left, right, bottom) = (self.left, self.left + WIDTH, TOP + HEIGHT);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{left}\" y=\"24\" font-size=\"14\" font-weight=\"bold\">{}</text>",
+            self.title
+        );
+        let lines = ((self.values.1 - self.values.0) / self.step).round() as usize;
+        for line in 0..=lines {
+            let value = self.values.0 + line as f64 * self.step;
+            let y = self.y(value);
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#e3e6eb\"/>\n\
+                 <text x=\"{x}\" y=\"{ty:.1}\" text-anchor=\"end\" fill=\"#555555\">{label}</text>",
+                x = left - 6.0,
+                ty = y + 4.0,
+                label = label(value, self.step),
+            );
+        }
+        for epoch in self.epoch_labels() {
+            let _ = writeln!(
+                svg,
+                "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#555555\">{epoch}</text>",
+                x = self.x(epoch),
+                y = bottom + 18.0,
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#555555\">epoch</text>",
+            x = left + WIDTH / 2.0,
+            y = bottom + 36.0,
+        );
+        for (curve, name, style, at) in [
+            (&self.train, "training", TRAIN, right - 190.0),
+            (&self.validation, "validation", VALIDATION, right - 90.0),
+        ] {
+            self.draw_curve(svg, curve, style);
+            if !curve.is_empty() {
+                let (colour, dashes) = style;
+                let _ = writeln!(
+                    svg,
+                    "<path d=\"M{at} 20h22\" stroke=\"{colour}\" stroke-width=\"2\" \
+                     stroke-dasharray=\"{dashes}\"/>\n<text x=\"{x}\" y=\"24\">{name}</text>",
+                    x = at + 28.0
+                );
+            }
+        }
+    }
+
+    fn draw_curve(&self, svg: &mut String, curve: &Curve, (colour, dashes): (&str, &str)) {
+        let points: Vec<String> = curve
+            .iter()
+            .filter(|(_, value)| value.is_finite())
+            .map(|&(epoch, value)| format!("{:.1} {:.1}", self.x(epoch), self.y(value)))
+            .collect();
+        if let [point] = &points[..] {
+            // A line of one point would not be seen.
+            let at = point.replace(' ', "\" cy=\"");
+            let _ = writeln!(svg, "<circle cx=\"{at}\" r=\"3\" fill=\"{colour}\"/>");
+        } else if !points.is_empty() {
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
+                 stroke-linejoin=\"round\" stroke-dasharray=\"{dashes}\"/>",
+                points.join("L")
+            );
+        }
+    }
+
+    fn epoch_labels(&self) -> Vec<f64> {
+        let (first, last) = self.epochs;
+        let step = round_step((last - first) / 6.0).max(1.0);
+        let from = (first / step).ceil() as u64;
+        let to = (last / step).floor() as u64;
+        (from..=to).map(|i| i as f64 * step).collect()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, not below `least`.
+fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|f| f * power >= least);
+    factor.unwrap_or(10.0) * power
+}
+
+/// As many decimals as tell neighbouring lines apart.
+fn label(value: f64, step: f64) -> String {
+    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Validation;
+
+    fn report(epoch: u64, loss: f64, validated: bool) -> EpochReport {
+        EpochReport {
+            epoch,
+            step: epoch,
+            lr: 0.1,
+            train_loss: loss,
+            train_top1: 0.5,
+            validation: validated.then_some(Validation {
+                top1: 0.25,
+                top5: 1.0,
+                loss: 2.0 * loss,
+            }),
+            images_per_second: 1.0,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn the_curve_goes_through_its_points() {
+        let svg = curves(&[report(1, 1.0, true), report(2, 0.5, true)]);
+        // Losses 0.5 to 2 make lines from 0.5 in steps of 0.5.
+        let y = |v: f64| TOP + HEIGHT * (2.0 - v) / 1.5;
+        let expected = format!(
+            "M{:.1} {:.1}L{:.1} {:.1}",
+            LEFT,
+            y(1.0),
+            LEFT + WIDTH,
+            y(0.5)
+        );
+        assert!(svg.contains(&expected), "{svg}");
+        assert_eq!(svg.matches(">validation<").count(), 2);
+    }
+
+    #[test]
+    fn any_history_is_drawn_without_a_number_that_is_none() {
+        for history in [
+            vec![],
+            vec![report(1, 1.0, false)],
+            vec![report(3, 0.0, true), report(4, 0.0, true)],
+            vec![report(1, f64::NAN, true), report(2, 1e9, false)],
+        ] {
+            let svg = curves(&history);
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+    }
+
+    #[test]
+    fn steps_are_round() {
+        for (least, step) in [
+            (0.3, 0.5),
+            (1.0, 1.0),
+            (1.2, 2.0),
+            (7.0, 10.0),
+            (0.011, 0.02),
+        ] {
+            assert!((round_step(least) - step).abs() < 1e-9, "{least}");
+        }
+        assert_eq!(label(0.5, 0.5), "0.5");
+        assert_eq!(label(20.0, 10.0), "20");
+    }
+}

@@ -1,0 +1,187 @@
+//! The folder of a run.
+
+use crate::checkpoint;
+use crate::error::{At, Result, TrainError, damaged};
+use crate::log::{CsvLog, EventLog, curves};
+use crate::progress::Progress;
+use crate::{EpochReport, StepReport, TrainConfig};
+use atomicwrites::{AllowOverwrite, AtomicFile};
+use ror_models::Description;
+use ror_weights::{Weights, save_safetensors};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.csv";
+const CURVES: &str = "curves.svg";
+const BEST: &str = "best.safetensors";
+
+/// Steps between scalars in the event files.
+const EVERY: u64 = 10;
+
+/// All that is needed to repeat a run: `config.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunConfig {
+    /// The version of this crate that began the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where the run's inputs came from. Only recorded here: whoever begins the run reads them.
+    #[serde(default)]
+    pub source: Source,
+    /// How it trains.
+    pub training: TrainConfig,
+    /// The network.
+    pub description: Description,
+}
+
+/// Where a run's inputs came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Source {
+    /// The data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// CIFAR-100's coarse classes.
+    pub coarse: bool,
+    /// The fraction of the training images that was held back to validate on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<f64>,
+    /// The weights that training began with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// The number of threads that computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+impl RunConfig {
+    /// Reads the `config.toml` of a run.
+    ///
+    /// # Errors
+    /// A folder without one, or one that does not describe a run.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let text = fs::read_to_string(&path).at(&path)?;
+        let config: Self = toml::from_str(&text).map_err(|e| damaged(&path, e))?;
+        config.training.validate()?;
+        config.description.validate()?;
+        Ok(config)
+    }
+
+    /// As the text of a `config.toml`.
+    ///
+    /// # Errors
+    /// A seed of 2^63 or more.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| TrainError::Config(e.to_string()))
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        write_atomic(&folder.join(CONFIG), self.to_toml()?.as_bytes())
+    }
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    AtomicFile::new(path, AllowOverwrite)
+        .write(|file| file.write_all(content))
+        .map_err(io::Error::from)
+        .at(path)
+}
+
+/// The folder of a run that is going on.
+#[derive(Debug)]
+pub(crate) struct Output {
+    folder: PathBuf,
+    csv: CsvLog,
+    events: EventLog,
+}
+
+impl Output {
+    /// Makes the folder of a run; it must not hold one yet.
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).at(folder)?;
+        let path = folder.join(CONFIG);
+        if fs::exists(&path).at(&path)? {
+            return Err(damaged(
+                folder,
+                "there is a run in this folder already: resume it, or choose another folder",
+            ));
+        }
+        Self::open(folder, &Progress::default())
+    }
+
+    /// Goes on with a run.
+    pub(crate) fn open(folder: &Path, progress: &Progress) -> Result<Self> {
+        remove_unfinished(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            csv: CsvLog::open(&folder.join(METRICS), &progress.history)?,
+            events: EventLog::create(folder, progress.step)?,
+        })
+    }
+
+    pub(crate) fn step(&mut self, report: &StepReport) -> Result<()> {
+        if !report.step.is_multiple_of(EVERY) {
+            return Ok(());
+        }
+        let scalars = [
+            ("train/loss", report.loss),
+            ("train/lr", report.lr),
+            ("train/gradient_norm", report.gradient_norm),
+        ];
+        self.events.scalars(report.step, &scalars)
+    }
+
+    pub(crate) fn epoch(&mut self, history: &[EpochReport]) -> Result<()> {
+        let Some(report) = history.last() else {
+            return Ok(());
+        };
+        self.csv.append(report)?;
+        let mut scalars = vec![
+            ("epoch/train_loss", report.train_loss),
+            ("epoch/train_top1", report.train_top1),
+            ("epoch/images_per_second", report.images_per_second),
+        ];
+        if let Some(v) = &report.validation {
+            scalars.extend([
+                ("epoch/val_loss", v.loss),
+                ("epoch/val_top1", v.top1),
+                ("epoch/val_top5", v.top5),
+            ]);
+        }
+        self.events.scalars(report.step, &scalars)?;
+        self.events.flush()?;
+        write_atomic(&self.folder.join(CURVES), curves(history).as_bytes())
+    }
+
+    /// Keeps these weights as the best.
+    pub(crate) fn best(&self, weights: &Weights) -> Result<()> {
+        Ok(save_safetensors(&self.folder.join(BEST), weights)?)
+    }
+
+    pub(crate) fn checkpoint(&mut self, content: &checkpoint::Content) -> Result<PathBuf> {
+        self.events.flush()?;
+        checkpoint::save(&self.folder, content)?;
+        Ok(checkpoint::last(&self.folder))
+    }
+}
+
+/// Removes files that were being written when a process was killed.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        match name {
+            Some(name) if name.starts_with(".atomicwrite") => {
+                fs::remove_dir_all(&path).at(&path)?
+            }
+            Some(name) if name.starts_with(".ror-") => fs::remove_file(&path).at(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
