@@ -90,7 +90,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// within the cache.
     fn most_rows(&self, grid: Grid) -> usize {
         let per_tile = T * T * (self.in_blocks + self.isa.panel() / LANES);
-        let tiles = (CACHE / per_tile).clamp(16, 128);
+        let tiles = (CACHE / per_tile).clamp(32, 128);
         (tiles / grid.cols).max(1)
     }
 
