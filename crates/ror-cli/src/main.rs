@@ -31,8 +31,8 @@ enum Command {
     Predict(commands::predict::Args),
     Eval(commands::eval::Args),
     Convert(commands::convert::Args),
-    Train(Box<commands::train::Args>),
     Bench(commands::bench::Args),
+    Train(Box<commands::train::Args>),
 }
 
 fn main() -> ExitCode {
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
-        Command::Train(args) => commands::train::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Train(args) => commands::train::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

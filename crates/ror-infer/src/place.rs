@@ -52,6 +52,9 @@ struct Life {
 /// and weights take.
 const CACHE: usize = 640 * 1024;
 
+/// Pixels that a stage should have at once even so: fewer, and the time goes into reading weights.
+const FILLING: usize = 1024;
+
 /// Most images of a chunk: enough for the smallest feature maps to fill the kernels' blocks of tiles.
 pub(crate) const MOST_IMAGES: usize = 16;
 
@@ -98,7 +101,12 @@ impl Layout {
                 .map(|life| life.len * size_of::<Block>())
                 .max()
                 .unwrap_or(0);
-            stage.images = (CACHE / (bytes + crossing).max(1)).clamp(1, most);
+            let pixels = steps[stage.steps.clone()]
+                .iter()
+                .map(|s| s.to.height * s.to.width);
+            let filling = FILLING.div_ceil(pixels.max().unwrap_or(0).max(1));
+            let images = (CACHE / (bytes + crossing).max(1)).max(filling);
+            stage.images = images.clamp(1, most);
             for (i, len) in lens.into_iter().enumerate() {
                 if i == slots.len() {
                     slots.push(0);

@@ -259,7 +259,10 @@ impl Kernel {
 fn images_at_once(filters: &Filters, from: Shape3) -> usize {
     let channels = blocks(filters.geometry.inputs) + 2 * blocks(filters.geometry.outputs);
     let bytes = channels * size_of::<Block>() * from.height * from.width;
-    (640 * 1024 / bytes.max(1)).clamp(1, MOST_IMAGES)
+    let filling = 1024usize.div_ceil((from.height * from.width).max(1));
+    (640 * 1024 / bytes.max(1))
+        .max(filling)
+        .clamp(1, MOST_IMAGES)
 }
 
 fn operation(

@@ -46,7 +46,7 @@ pub(super) struct Grid {
 }
 
 /// How much of the second-level cache a block of tiles may take, in blocks of 16 floats.
-const CACHE: usize = 320 * 1024 / 64;
+const CACHE: usize = 160 * 1024 / 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Transforms and packs 3x3 filters.
@@ -98,7 +98,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// within the cache.
     fn most_rows(&self, grid: Grid) -> usize {
         let per_tile = T * T * (self.in_blocks + self.isa.panel() / LANES);
-        let tiles = (CACHE / per_tile).clamp(16, 128);
+        let tiles = (CACHE / per_tile).clamp(24, 128);
         (tiles / grid.cols).max(1)
     }
 
