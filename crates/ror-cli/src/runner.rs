@@ -1,6 +1,6 @@
 //! Weights made ready to run on batches of images.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use ror_data::{Normalisation, Size};
@@ -131,6 +131,15 @@ impl Runner {
             backend,
             features,
         })
+    }
+
+    /// Whether inputs are red, green and blue.
+    pub(crate) fn check_takes_pictures(&self) -> Result<()> {
+        let channels = self.description.channels;
+        if channels != 3 {
+            bail!("the model takes images of {channels} channels, pictures have 3");
+        }
+        Ok(())
     }
 
     /// How pixels become inputs; says so where that is a guess.
