@@ -3,7 +3,7 @@
 use crate::input::check_len;
 use crate::profile::{OperationTime, times};
 use crate::program::{Program, at};
-use crate::work::{Wanted, Worker};
+use crate::work::{Batch, Wanted, Worker};
 use crate::{Input, Options, Result};
 use candle_nn::VarBuilder;
 use ror_models::Network;
@@ -149,7 +149,12 @@ impl Engine {
         let (own, rest) = output.split_at_mut((n - shared) * width);
         if !own.is_empty() {
             let work = |worker: &mut Worker, images, out: &mut [f32]| {
-                worker.alone(program, input, images, wanted, out);
+                let batch = Batch {
+                    input,
+                    images,
+                    wanted,
+                };
+                worker.alone(program, batch, out);
             };
             self.pool
                 .run_shares_with(&mut self.workers, own, width, work)
@@ -160,16 +165,12 @@ impl Engine {
             }
         }
         if let [worker, ..] = &mut self.workers[..] {
-            let images = n - shared..n;
-            worker.together(
-                program,
-                &self.pool,
-                &mut self.scratch,
+            let batch = Batch {
                 input,
-                images,
+                images: n - shared..n,
                 wanted,
-                rest,
-            );
+            };
+            worker.together(program, &self.pool, &mut self.scratch, batch, rest);
             let result = std::mem::replace(&mut worker.result, Ok(()));
             result.map_err(|e| at("network", e))?;
         }

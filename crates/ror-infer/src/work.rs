@@ -18,6 +18,14 @@ pub(crate) enum Wanted {
     Features,
 }
 
+/// Some images of an input, and what to compute of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch<'a> {
+    pub input: Input<'a>,
+    pub images: Range<usize>,
+    pub wanted: Wanted,
+}
+
 /// The memory that a thread works in.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -49,24 +57,20 @@ impl Worker {
     }
 
     /// Computes the given images alone.
-    pub(crate) fn alone(
-        &mut self,
-        program: &Program,
-        input: Input<'_>,
-        images: Range<usize>,
-        wanted: Wanted,
-        out: &mut [f32],
-    ) {
+    pub(crate) fn alone(&mut self, program: &Program, batch: Batch<'_>, out: &mut [f32]) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let width = program.width(wanted);
+        let width = program.width(batch.wanted);
         let mut result = Ok(());
-        let mut first = images.start;
+        let mut first = batch.images.start;
         for out in out.chunks_mut((program.chunk * width).max(1)) {
             let n = out.len() / width;
             let mut team = Team::Alone(&mut scratch);
-            result = result.and_then(|()| {
-                self.chunk(program, input, first..first + n, wanted, out, &mut team)
-            });
+            let images = first..first + n;
+            let few = Batch {
+                images,
+                ..batch.clone()
+            };
+            result = result.and_then(|()| self.chunk(program, few, out, &mut team));
             first += n;
         }
         self.scratch = scratch;
@@ -79,30 +83,34 @@ impl Worker {
         program: &Program,
         pool: &Pool,
         scratch: &mut [Block],
-        input: Input<'_>,
-        images: Range<usize>,
-        wanted: Wanted,
+        batch: Batch<'_>,
         out: &mut [f32],
     ) {
-        let width = program.width(wanted);
-        self.result = images
-            .zip(out.chunks_exact_mut(width))
-            .try_for_each(|(image, out)| {
-                let mut team = Team::All(pool, &mut *scratch);
-                self.chunk(program, input, image..image + 1, wanted, out, &mut team)
-            });
+        let width = program.width(batch.wanted);
+        let mut images = batch.images.clone().zip(out.chunks_exact_mut(width));
+        self.result = images.try_for_each(|(image, out)| {
+            let mut team = Team::All(pool, &mut *scratch);
+            let one = Batch {
+                images: image..image + 1,
+                ..batch.clone()
+            };
+            self.chunk(program, one, out, &mut team)
+        });
     }
 
     /// Computes at most a chunk of images.
     fn chunk(
         &mut self,
         program: &Program,
-        input: Input<'_>,
-        images: Range<usize>,
-        wanted: Wanted,
+        batch: Batch<'_>,
         out: &mut [f32],
         team: &mut Team<'_>,
     ) -> Result<()> {
+        let Batch {
+            input,
+            images,
+            wanted,
+        } = batch;
         for stage in &program.stages {
             let mut first = images.start;
             while first < images.end {

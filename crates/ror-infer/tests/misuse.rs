@@ -1,5 +1,7 @@
 //! Bad weights and inputs end in an error that says what is wrong.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use candle_core::Tensor;

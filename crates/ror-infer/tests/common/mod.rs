@@ -1,5 +1,5 @@
 //! Networks with random weights, and what candle computes with them in float64.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "helpers of tests")]
 
 use candle_core::{DType, Device, Tensor};
 use ror_infer::{Engine, Input, Options};

@@ -76,6 +76,7 @@ impl<const STEP: usize> Product<STEP> {
 
     /// The register tile: `MR` rows times `NV` vectors over the whole of `k`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
         // SAFETY: rows and columns lie within A, B and C as the fields say.
         unsafe {
