@@ -1,5 +1,7 @@
 //! A run allocates nothing. Alone in its process, since it counts every thread's allocations.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::alloc::System;
