@@ -1,5 +1,7 @@
 //! The engine computes what candle computes in float64.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{assert_close, check, noise, on_candle, weights};
