@@ -122,7 +122,7 @@ fn mistakes_are_named_and_leave_nothing() {
         (
             &["out.pt"],
             1,
-            "must end in .safetensors, .h5, .hdf5 or .onnx",
+            "must end in .safetensors, .h5, .hdf5, .onnx",
         ),
         (
             &["out.safetensors", "--format", "pytorchcv"],

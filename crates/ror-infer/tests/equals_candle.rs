@@ -1,6 +1,6 @@
 //! The engine computes what candle computes in float64.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use ror_ops::kernels::{
-    Algorithm, Block, Conv2d, Dims, Fused, Geometry, Isa, KernelError, Output, Pool, Preact,
-    Source, Term, channel_blocks,
+    Algorithm, Block, Conv2d, Dims, Fused, Geometry, Isa, KernelError, MAX_TERMS, Output, Pool,
+    Preact, Source, Term, channel_blocks,
 };
 
 use crate::reference::{blocked, convolve, error, garbage, max_pool, plain, values};
@@ -411,7 +411,7 @@ fn bad_arguments_are_refused() {
     let many = [Term {
         source: Source::Tensor(&x),
         relu: false,
-    }; 4];
+    }; MAX_TERMS + 1];
     assert!(
         run(
             (1, 5, 5),
