@@ -239,7 +239,10 @@ mod tests {
         );
         assert!(svg.contains(&expected), "{svg}");
         let document = roxmltree::Document::parse(&svg).unwrap();
-        let texts = document.descendants().filter_map(|node| node.text());
+        let texts = document
+            .descendants()
+            .filter(|node| node.has_tag_name("text"));
+        let texts = texts.filter_map(|node| node.text());
         assert_eq!(texts.filter(|text| text.trim() == "validation").count(), 2);
     }
 
