@@ -316,9 +316,13 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
 pub fn difference(found: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(found.dims(), expected.dims());
     let pairs = values(found).into_iter().zip(values(expected));
-    pairs
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |a, b| if b.is_nan() { b } else { a.max(b) })
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |a: f32, b| {
+        if a.is_nan() || b.is_nan() {
+            f32::NAN
+        } else {
+            a.max(b)
+        }
+    })
 }
 
 /// The largest absolute difference relative to the largest expected value.

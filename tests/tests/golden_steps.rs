@@ -6,8 +6,8 @@ use candle_core::Tensor;
 use ror_models::{Parameters, TensorRole};
 use ror_tests::golden::{Fixture, fixtures, from_keras, keras_name, values, var_builder};
 use ror_train::{
-    Batch, Engine, FlatLayout, Gradients, Optimizer, OptimizerConfig, OptimizerKind, TapeEngine,
-    flat,
+    Batch, Engine, FlatLayout, Gradients, KernelEngine, Optimizer, OptimizerConfig, OptimizerKind,
+    TapeEngine, flat,
 };
 use std::sync::Arc;
 
@@ -46,11 +46,16 @@ fn train(
     config: OptimizerConfig,
     lr: f64,
     steps: usize,
+    kernels: bool,
 ) -> Trained {
     let weights = fixture.load(suffix);
     let network = weights.network().unwrap();
     let parameters = Parameters::from_tensors(&network, &var_builder(&weights)).unwrap();
-    let mut engine = TapeEngine::new(&network, &parameters).unwrap();
+    let mut engine: Box<dyn Engine> = if kernels {
+        Box::new(KernelEngine::new(&network, &parameters, 2).unwrap())
+    } else {
+        Box::new(TapeEngine::new(&network, &parameters).unwrap())
+    };
     let layout = Arc::new(FlatLayout::new(&parameters));
     let mut optimizer = Optimizer::new(config, layout.clone()).unwrap();
     let mut gradients = Gradients::new(layout.clone());
@@ -132,11 +137,16 @@ fn steps_equal_those_of_tf_keras() {
             ("sgd_nesterov", SGD, 0.1, None),
             ("adam", ADAM, 1e-3, Some(NOISE)),
         ] {
-            for (steps, suffix) in [(1, ""), (3, "_3steps")] {
+            for (steps, suffix, kernels) in [
+                (1, "", false),
+                (1, "", true),
+                (3, "_3steps", false),
+                (3, "_3steps", true),
+            ] {
                 let Some(after) = fixture.npz(&format!(".after_{optimizer}{suffix}.npz")) else {
                     continue;
                 };
-                let trained = train(&fixture, ".model.h5", config, lr, steps);
+                let trained = train(&fixture, ".model.h5", config, lr, steps, kernels);
                 let losses = &fixture.json["train"]["optimizers"][optimizer]["loss_of_steps_1_2_3"];
                 for (step, loss) in trained.losses.iter().enumerate() {
                     let expected = losses[step].as_f64().unwrap();
@@ -177,10 +187,12 @@ fn a_step_of_adam_equals_that_of_theano() {
             epsilon: 1e-8,
             ..ADAM
         };
-        let trained = train(&fixture, ".weights.h5", config, 1e-3, 1);
-        let after = fixture.load(".model.h5");
-        trained.assert_weights(&fixture.name(), Some(NOISE), |name, _| {
-            after.tensors.get(name).cloned()
-        });
+        for kernels in [false, true] {
+            let trained = train(&fixture, ".weights.h5", config, 1e-3, 1, kernels);
+            let after = fixture.load(".model.h5");
+            trained.assert_weights(&fixture.name(), Some(NOISE), |name, _| {
+                after.tensors.get(name).cloned()
+            });
+        }
     }
 }

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::loss::cross_entropy;
 use ror_blocks::{Mode, Noise};
 use ror_models::{Network, Parameters, TensorRole};
 use ror_tests::golden::{Fixture, fixtures, from_keras, keras_name, relative_difference, values};
+use ror_train::{Batch, Engine, FlatLayout, Gradients, KernelEngine};
 
 const LOSS: f64 = 1e-5;
 const GRADIENT: f32 = 1e-3;
@@ -27,42 +29,86 @@ struct Pass {
     parameters: Parameters,
 }
 
+/// What computes a pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Program {
+    Tape(DType),
+    Kernels,
+}
+
 /// In f64 the formulas show. In f32 the kernels do, where the network is shallow: in a deep one, a
 /// rectifier whose input is zero but for rounding falls either way, and moves gradients by percents.
-fn dtypes(fixture: &Fixture) -> &'static [DType] {
+fn programs(fixture: &Fixture) -> &'static [Program] {
+    use Program::{Kernels, Tape};
     if fixture.description().depth <= 16 {
-        &[DType::F64, DType::F32]
+        &[Tape(DType::F64), Tape(DType::F32), Kernels]
     } else {
-        &[DType::F64]
+        &[Tape(DType::F64)]
     }
 }
 
-fn pass(fixture: &Fixture, suffix: &str, dtype: DType) -> Pass {
+fn pass(fixture: &Fixture, suffix: &str, program: Program) -> Pass {
     let weights = fixture.load(suffix);
     let network = weights.network().unwrap();
+    let dtype = match program {
+        Program::Tape(dtype) => dtype,
+        Program::Kernels => DType::F32,
+    };
     let vb = weights.var_builder(dtype, &Device::Cpu);
     let parameters = Parameters::from_tensors(&network, &vb).unwrap();
-    let model = parameters.model(&network).unwrap();
-    let noise = Noise::seeded(0);
-    let logits = model
-        .forward_in(
-            &fixture.input().to_dtype(dtype).unwrap(),
-            Mode::Train(&noise),
-        )
-        .unwrap();
     let labels: Vec<u32> = serde_json::from_value(fixture.json["train"]["labels"].clone()).unwrap();
-    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
-    let loss = cross_entropy(&logits, &labels).unwrap();
-    let store = loss.backward().unwrap();
-    let gradients = parameters
-        .trainable()
-        .map(|(name, _, var)| (name.to_owned(), to_f32(store.get(var).unwrap())))
-        .collect();
+    let noise = Noise::seeded(0);
+    let (loss, gradients) = match program {
+        Program::Tape(_) => {
+            let model = parameters.model(&network).unwrap();
+            let images = fixture.input().to_dtype(dtype).unwrap();
+            let logits = model.forward_in(&images, Mode::Train(&noise)).unwrap();
+            let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+            let loss = cross_entropy(&logits, &labels).unwrap();
+            let store = loss.backward().unwrap();
+            let gradients = parameters
+                .trainable()
+                .map(|(name, _, var)| (name.to_owned(), to_f32(store.get(var).unwrap())))
+                .collect();
+            (to_f32(&loss).to_scalar().unwrap(), gradients)
+        }
+        Program::Kernels => {
+            let batch = batch(fixture, network.description.classes, labels);
+            let mut engine = KernelEngine::new(&network, &parameters, 2).unwrap();
+            let mut gradients = Gradients::new(Arc::new(FlatLayout::new(&parameters)));
+            let output = engine
+                .forward_backward(&batch, &noise, &mut gradients)
+                .unwrap();
+            let tensor = |name: &str, shape| {
+                let values = gradients.get(name).unwrap();
+                Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+            };
+            let gradients = parameters
+                .trainable()
+                .map(|(name, _, var)| (name.to_owned(), tensor(name, var.shape())))
+                .collect();
+            (output.loss as f32, gradients)
+        }
+    };
     Pass {
-        loss: to_f32(&loss).to_scalar().unwrap(),
         network,
+        loss,
         gradients,
         parameters,
+    }
+}
+
+fn batch(fixture: &Fixture, classes: usize, labels: Vec<u32>) -> Batch {
+    let images = fixture.input();
+    let mut targets = vec![0.0; labels.len() * classes];
+    for (row, &label) in targets.chunks_exact_mut(classes).zip(&labels) {
+        row[label as usize] = 1.0;
+    }
+    Batch {
+        shape: <[usize; 4]>::try_from(images.dims()).unwrap(),
+        images: values(&images),
+        targets,
+        labels,
     }
 }
 
@@ -140,8 +186,8 @@ fn tf_keras_passes_are_repeated() {
         ) else {
             continue;
         };
-        for &dtype in dtypes(&fixture) {
-            let pass = pass(&fixture, ".model.h5", dtype);
+        for &program in programs(&fixture) {
+            let pass = pass(&fixture, ".model.h5", program);
             let layers = fixture.keras_names(&pass.network);
             pass.assert_loss(&fixture);
             pass.assert_gradients(&fixture, |name, role| {
@@ -174,8 +220,8 @@ fn pytorchcv_passes_are_repeated() {
         ) else {
             continue;
         };
-        for &dtype in dtypes(&fixture) {
-            let pass = pass(&fixture, ".pth", dtype);
+        for &program in programs(&fixture) {
+            let pass = pass(&fixture, ".pth", program);
             pass.assert_loss(&fixture);
             pass.assert_gradients(&fixture, |name, _| gradients[&pytorchcv_name(name)].clone());
             pass.assert_statistics(&fixture, |name| statistics[&pytorchcv_name(name)].clone());
@@ -237,8 +283,8 @@ fn theano_passes_are_repeated() {
         {
             continue;
         }
-        for &dtype in dtypes(&fixture) {
-            let pass = pass(&fixture, ".weights.h5", dtype);
+        for &program in programs(&fixture) {
+            let pass = pass(&fixture, ".weights.h5", program);
             let layers = fixture.keras_names(&pass.network);
             pass.assert_loss(&fixture);
 

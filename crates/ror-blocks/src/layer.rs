@@ -171,7 +171,7 @@ impl Layer {
                 in_channels,
                 kernel,
                 ..
-            } => output.elements() as u64 * (kernel * kernel * in_channels) as u64,
+            } => (output.elements() as u64).saturating_mul((kernel * kernel * in_channels) as u64),
             _ => 0,
         }
     }

@@ -18,4 +18,4 @@ pub use layer::{Layer, NamedLayer, Shape3, ShapeError};
 pub use mode::{Mode, Noise, NoiseState};
 pub use module::Sequence;
 pub use residual::{BlockModule, Projection, Residual, Shortcut, ShortcutModule};
-pub use ror_ops::BatchNormConfig;
+pub use ror_ops::{BatchNormConfig, Momentum, RunningVariance};

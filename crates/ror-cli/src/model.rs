@@ -48,6 +48,17 @@ enum Kind {
 }
 
 impl ModelOptions {
+    /// Whether anything is to be changed.
+    pub(crate) fn is_given(&self) -> bool {
+        self.classes.is_some()
+            || self.levels.is_some()
+            || !self.shortcuts.is_empty()
+            || self.dropout.is_some()
+            || self.stochastic_depth.is_some()
+            || self.image_size.is_some()
+            || self.no_top
+    }
+
     /// The network called `name` with these changes.
     pub(crate) fn network(&self, name: &str) -> Result<Network> {
         Ok(Network::new(&self.description(name)?)?)
@@ -117,6 +128,11 @@ enum KernelsArg {
 }
 
 impl WeightsOptions {
+    /// The model that the command line names.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// Reads weights and says what is worth saying about them.
     pub(crate) fn load(&self, path: &Path, changes: Option<&ModelOptions>) -> Result<Weights> {
         let model = match &self.model {
@@ -145,16 +161,22 @@ impl WeightsOptions {
 pub(crate) fn network_of(model: &str, changes: &ModelOptions) -> Result<Network> {
     let path = PathBuf::from(model);
     if path.is_file() {
-        let weights = ror_weights::load(&path, &LoadOptions::default())?;
+        if changes.is_given() {
+            bail!("{model} is a file of weights: what it holds cannot be changed by options");
+        }
+        let weights = WeightsOptions::default().load(&path, None)?;
         return Network::new(&weights.description).context("the description of the weights");
+    }
+    if path.components().count() > 1 || path.extension().is_some() {
+        bail!("{model}: there is no such file, and no model has such a name");
     }
     changes.network(model)
 }
 
-/// A command line number of at least one.
+/// A number of images or threads.
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("expected a whole number above 0".to_owned()),
+        Ok(n) if (1..=65_536).contains(&n) => Ok(n),
+        _ => Err("expected a whole number from 1 to 65536".to_owned()),
     }
 }

@@ -1,10 +1,11 @@
 //! Where results and notes go.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use atomicwrites::{AllowOverwrite, AtomicFile};
 use serde::Serialize;
+use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Prints a result. A reader that has closed the pipe (`ror list | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -30,6 +31,38 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 /// Says something beside the result. Nobody to tell it to is no failure.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Checks where a result is to go, before the work for it: the ending, the folder, and that nothing
+/// but an ordinary file, and none of the `inputs`, would be replaced. Links are followed.
+pub(crate) fn target(path: &Path, endings: &[&str], inputs: &[&Path]) -> Result<PathBuf> {
+    let shown = path.display();
+    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    if !endings.iter().any(|&e| ending.as_deref() == Some(e)) {
+        bail!("{shown}: the name must end in .{}", endings.join(", ."));
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        bail!(
+            "cannot write {shown}: there is no folder {}",
+            folder.display()
+        );
+    }
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(path.to_owned());
+    }
+    let resolved = fs::canonicalize(path).with_context(|| format!("cannot write {shown}"))?;
+    if !resolved.is_file() {
+        bail!("cannot write {shown}: it is not an ordinary file");
+    }
+    let same = |input: &&Path| fs::canonicalize(input).is_ok_and(|input| input == resolved);
+    if inputs.iter().any(same) {
+        bail!("{shown} is an input; choose another output");
+    }
+    Ok(resolved)
 }
 
 /// Writes a file whole or not at all: beside its place first, then renamed.

@@ -1,10 +1,38 @@
 //! Weights made ready to run on batches of images.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
+use clap::ValueEnum;
 use ror_data::{Normalisation, Size};
-use ror_models::{Description, Dialect, Family, Model};
+use ror_infer::{Engine, Input, Options};
+use ror_models::{Description, Dialect, Family, Model, Network};
 use ror_weights::Weights;
+
+/// How networks are run.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct EngineOptions {
+    /// How to run the model: compiled for this processor, or operation by operation on candle
+    #[arg(long, value_enum, default_value_t = EngineKind::Compiled, value_name = "ENGINE")]
+    engine: EngineKind,
+    /// Threads of the compiled model [default: one per processor]
+    #[arg(long, value_name = "T", value_parser = crate::model::positive)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineKind {
+    Compiled,
+    Candle,
+}
+
+/// Options of a compilation for batches of that size.
+pub(crate) fn compile_options(threads: Option<usize>, batch_size: usize) -> Options {
+    let options = Options::default().batch_size(batch_size);
+    match threads {
+        Some(threads) => options.threads(threads),
+        None => options,
+    }
+}
 
 /// A model with what its inputs and outputs need.
 pub(crate) struct Runner {
@@ -17,20 +45,52 @@ pub(crate) struct Runner {
     /// What to say before the normalisation is used, where nothing but custom chose it.
     assumption: Option<String>,
     pub(crate) size: Size,
-    model: Model,
+    backend: Backend,
     features: usize,
 }
 
+enum Backend {
+    Compiled {
+        engine: Box<Engine>,
+        /// To compile again for images of another size.
+        weights: Box<Weights>,
+        options: Options,
+    },
+    Candle(Model),
+}
+
+impl Backend {
+    fn new(weights: Weights, options: EngineOptions, batch_size: usize) -> Result<Self> {
+        if options.engine == EngineKind::Candle {
+            return Ok(Self::Candle(weights.model(DType::F32, &Device::Cpu)?));
+        }
+        let options = compile_options(options.threads, batch_size);
+        let network = Network::new(&weights.description)?;
+        Ok(Self::Compiled {
+            engine: Box::new(compile(&network, &weights, &options)?),
+            weights: Box::new(weights),
+            options,
+        })
+    }
+}
+
+/// The engine of a network with these weights.
+pub(crate) fn compile(network: &Network, weights: &Weights, options: &Options) -> Result<Engine> {
+    let tensors = weights.var_builder(DType::F32, &Device::Cpu);
+    Engine::compile(network, &tensors, options).context("cannot compile the model")
+}
+
 impl Runner {
-    /// `normalisation` overrides the weights' own.
-    pub(crate) fn new(weights: Weights, normalisation: Option<Normalisation>) -> Result<Self> {
-        let model = weights.model(DType::F32, &Device::Cpu)?;
+    /// For batches of about `batch_size` images; `normalisation` overrides the weights' own.
+    pub(crate) fn new(
+        weights: Weights,
+        normalisation: Option<Normalisation>,
+        options: EngineOptions,
+        batch_size: usize,
+    ) -> Result<Self> {
         let features = weights.network()?.head.features;
-        let Weights {
-            description,
-            metadata,
-            ..
-        } = weights;
+        let (description, metadata) = (weights.description.clone(), weights.metadata.clone());
+        let backend = Backend::new(weights, options, batch_size)?;
         let known = match &metadata.normalisation {
             Some(n) => {
                 let rgb = |values: &[f32]| -> Result<[f32; 3]> {
@@ -68,9 +128,18 @@ impl Runner {
             named,
             normalisation,
             assumption,
-            model,
+            backend,
             features,
         })
+    }
+
+    /// Whether inputs are red, green and blue.
+    pub(crate) fn check_takes_pictures(&self) -> Result<()> {
+        let channels = self.description.channels;
+        if channels != 3 {
+            bail!("the model takes images of {channels} channels, pictures have 3");
+        }
+        Ok(())
     }
 
     /// How pixels become inputs; says so where that is a guess.
@@ -83,13 +152,32 @@ impl Runner {
 
     /// Logits `(N, classes)` of `n` normalised images `(N, C, H, W)`; features without the top.
     pub(crate) fn logits(
-        &self,
+        &mut self,
         images: &[f32],
         n: usize,
         (h, w): (usize, usize),
     ) -> Result<Vec<f32>> {
-        let x = Tensor::from_slice(images, (n, self.description.channels, h, w), &Device::Cpu)?;
-        Ok(self.model.forward(&x)?.flatten_all()?.to_vec1()?)
+        match &mut self.backend {
+            Backend::Candle(model) => {
+                let shape = (n, self.description.channels, h, w);
+                let x = Tensor::from_slice(images, shape, &Device::Cpu)?;
+                Ok(model.forward(&x)?.flatten_all()?.to_vec1()?)
+            }
+            Backend::Compiled {
+                engine,
+                weights,
+                options,
+            } => {
+                if engine.image_shape() != (self.description.channels, h, w) {
+                    let network = Network::new(&weights.description)?;
+                    *options = options.clone().image_size(h, w);
+                    **engine = compile(&network, weights, options)?;
+                }
+                let mut logits = vec![0.0; n * engine.outputs()];
+                engine.run(Input::F32(images), &mut logits)?;
+                Ok(logits)
+            }
+        }
     }
 
     /// How many numbers come out per image.

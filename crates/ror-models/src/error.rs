@@ -20,8 +20,8 @@ pub enum DescriptionError {
     /// A depth that the family's formula forbids.
     #[error(
         "no {family} network of the {dialect} dialect is {depth} deep (depths are {formula}); \
-         the nearest are {}",
-        join(nearest)
+         {}",
+        nearest_depths(nearest)
     )]
     Depth {
         /// The dialect.
@@ -89,9 +89,12 @@ pub enum DescriptionError {
     },
 }
 
-fn join(depths: &[usize]) -> String {
-    let depths: Vec<_> = depths.iter().map(ToString::to_string).collect();
-    depths.join(" and ")
+fn nearest_depths(depths: &[usize]) -> String {
+    match depths {
+        [one] => format!("the nearest is {one}"),
+        [lower, higher, ..] => format!("the nearest are {lower} and {higher}"),
+        [] => "there are none".to_owned(),
+    }
 }
 
 fn block_name(block: BlockKind) -> &'static str {

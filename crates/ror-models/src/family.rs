@@ -107,12 +107,14 @@ impl Family {
         if let Some(blocks) = self.blocks_of(dialect, block, depth) {
             return Ok(blocks);
         }
-        let lower = (1..depth.min(MAX_DEPTH + 1))
-            .rev()
-            .find(|&d| self.blocks_of(dialect, block, d).is_some());
-        let higher = (depth..=MAX_DEPTH)
-            .skip(1)
-            .find(|&d| self.blocks_of(dialect, block, d).is_some());
+        let exists = |&d: &usize| {
+            // An ImageNet network's depth decides its blocks, so that those of both kinds count.
+            let other = self == Self::ImageNet
+                && self.blocks_of(dialect, BlockKind::Bottleneck, d).is_some();
+            other || self.blocks_of(dialect, block, d).is_some()
+        };
+        let lower = (1..depth.min(MAX_DEPTH + 1)).rev().find(exists);
+        let higher = (depth..=MAX_DEPTH).skip(1).find(exists);
         Err(DescriptionError::Depth {
             dialect,
             family: self,
@@ -166,10 +168,10 @@ impl Family {
     fn formula(self, dialect: Dialect, block: BlockKind) -> String {
         let (a, b) = self.linear_formula(dialect, block);
         match (dialect, self, block) {
-            (_, Self::ImageNet, BlockKind::Basic) => "18 or 34".to_owned(),
+            (_, Self::ImageNet, BlockKind::Basic) => "18, 34, 50, 101 or 152".to_owned(),
             (_, Self::ImageNet, BlockKind::Bottleneck) => "50, 101 or 152".to_owned(),
-            (Dialect::Keras, Self::Ror, _) => format!("{a}(9N - 1) + {b}"),
-            _ => format!("{a}n + {b}"),
+            (Dialect::Keras, Self::Ror, _) => format!("{a}(9N - 1) + {b}, up to {MAX_DEPTH}"),
+            _ => format!("{a}n + {b}, up to {MAX_DEPTH}"),
         }
     }
 }

@@ -61,12 +61,17 @@ impl Parameters {
     /// # Errors
     /// Variables of another network.
     pub fn model(&self, network: &Network) -> Result<Model> {
+        Model::new(network, self.var_builder())
+    }
+
+    /// The variables as a source of tensors.
+    pub fn var_builder(&self) -> VarBuilder<'static> {
         let (dtype, device) = match self.0.values().next() {
             Some(p) => (p.var.dtype(), p.var.device().clone()),
             None => (DType::F32, Device::Cpu),
         };
         let backend: Box<dyn SimpleBackend> = Box::new(self.clone());
-        Model::new(network, VarBuilder::from_backend(backend, dtype, device))
+        VarBuilder::from_backend(backend, dtype, device)
     }
 
     /// Every variable by name.

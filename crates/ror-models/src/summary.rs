@@ -69,16 +69,16 @@ impl Builder {
         closed.output = output;
         if let Some(outer) = self.0.last_mut() {
             outer.output = output;
-            outer.parameters += closed.parameters;
-            outer.multiply_adds += closed.multiply_adds;
+            outer.parameters = outer.parameters.saturating_add(closed.parameters);
+            outer.multiply_adds = outer.multiply_adds.saturating_add(closed.multiply_adds);
             outer.children.push(closed);
         }
     }
 
     fn add(&mut self, parameters: u64, multiply_adds: u64) {
         if let Some(open) = self.0.last_mut() {
-            open.parameters += parameters;
-            open.multiply_adds += multiply_adds;
+            open.parameters = open.parameters.saturating_add(parameters);
+            open.multiply_adds = open.multiply_adds.saturating_add(multiply_adds);
         }
     }
 }

@@ -36,6 +36,17 @@ pub enum RunningVariance {
     BiasedPlusEpsilon,
 }
 
+impl RunningVariance {
+    /// The estimate from the biased variance of `count` values.
+    pub fn estimate(self, variance: f64, count: f64, epsilon: f64) -> f64 {
+        match self {
+            Self::Unbiased => variance * (count / (count - 1.0).max(1.0)),
+            Self::Biased => variance,
+            Self::BiasedPlusEpsilon => variance + epsilon,
+        }
+    }
+}
+
 /// The constants of a batch normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -1,5 +1,7 @@
 //! A network is seen to learn.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{config, data, trainer};

@@ -11,7 +11,8 @@ use crate::error::{ErrorKind, Result};
 /// Describes the network with `tensors`. Where some are missing or misshapen the description is the
 /// nearest: placing the tensors in its network then names the first that disagrees.
 ///
-/// Dropout and stochastic depth leave no trace and are taken as absent.
+/// Zero-padded shortcuts, dropout and stochastic depth leave no trace and are taken as absent, which
+/// a note says.
 pub(crate) fn from_names(
     tensors: &BTreeMap<String, Array>,
     notes: &mut Vec<String>,
@@ -55,28 +56,26 @@ pub(crate) fn from_names(
         description.channels = stem.shape.get(1).copied().unwrap_or(0);
     }
     describe_top(&mut description, tensors.get("head.dense.weight"));
-    describe_shortcuts(&mut description, tensors, notes);
+    describe_shortcuts(&mut description, tensors);
+    // pytorchcv's networks have no such choices.
+    if dialect != Dialect::Pytorchcv {
+        notes.push(format!(
+            "the file does not describe its network; by its tensors it is {description} with \
+             shortcuts {:?} (zero-padded shortcuts, dropout and stochastic depth leave no tensors: \
+             if it has any, `--model` must say so)",
+            description.shortcuts
+        ));
+    }
     Ok(description)
 }
 
 /// Sets levels and kinds of shortcuts to those that have just the tensors there are, where any
 /// have.
-fn describe_shortcuts(
-    description: &mut Description,
-    tensors: &BTreeMap<String, Array>,
-    notes: &mut Vec<String>,
-) {
+fn describe_shortcuts(description: &mut Description, tensors: &BTreeMap<String, Array>) {
     let fitting = shortcut_kinds(description)
         .map(|kinds| description.clone().with_shortcuts(&kinds))
         .find(|candidate| has_same_tensors(candidate, tensors));
     if let Some(fitting) = fitting {
-        if fitting.shortcuts != description.shortcuts {
-            notes.push(format!(
-                "the file does not describe its network; by its tensors it is {fitting} \
-                 with shortcuts {:?}",
-                fitting.shortcuts
-            ));
-        }
         *description = fitting;
     }
 }

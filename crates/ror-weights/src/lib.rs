@@ -8,7 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-mod affine;
 mod archive;
 mod array;
 mod content;

@@ -164,5 +164,19 @@ fn what_onnx_cannot_hold_is_refused_and_nothing_written() {
     let error = save_onnx(&path, &weights, &OnnxOptions::default()).unwrap_err();
     let reason = "tensor `stem.norm.weight` holds NaN";
     assert!(error.to_string().contains(reason), "{error}");
+    // A variance that only folding takes the root of.
+    let ones = Tensor::ones(16, DType::F32, &Device::Cpu).unwrap();
+    let negative = Tensor::full(-1f32, 16, &Device::Cpu).unwrap();
+    weights.tensors.insert("stem.norm.weight".into(), ones);
+    weights
+        .tensors
+        .insert("stem.norm.running_var".into(), negative);
+    let folded = OnnxOptions {
+        fold_norms: true,
+        ..OnnxOptions::default()
+    };
+    let error = save_onnx(&path, &weights, &folded).unwrap_err();
+    let reason = "tensor `stem/conv/weight` holds NaN";
+    assert!(error.to_string().contains(reason), "{error}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use crate::model::{ModelOptions, WeightsOptions};
 use crate::normalise::NormaliseOption;
-use crate::output::note;
+use crate::output::{self, note};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ror_models::{Description, Dialect};
@@ -92,12 +92,9 @@ enum Target {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let target = target(args)?;
-    if same_file(&args.input, &args.output) {
-        bail!(
-            "{} is the input; choose another output",
-            args.output.display()
-        );
+    let (target, file) = target(args)?;
+    if args.model_options.is_given() && args.weights_options.model().is_none() {
+        bail!("changes to the model need --model, which says what is changed");
     }
     let mut weights = args
         .weights_options
@@ -110,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .with_context(|| args.input.display().to_string())?;
     }
     add_metadata(args, &mut weights.metadata, weights.description.classes)?;
-    write(args, &target, &weights)?;
+    write(args, &target, &file, &weights)?;
     note(&format!(
         "{}: {}, {} tensors, from {}",
         args.output.display(),
@@ -122,17 +119,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// What the output's name asks for; options of other formats are a mistake.
-fn target(args: &Args) -> Result<Target> {
+fn target(args: &Args) -> Result<(Target, PathBuf)> {
     let path = &args.output;
+    let endings = ["safetensors", "h5", "hdf5", "onnx"];
+    let file = output::target(path, &endings, &[&args.input])?;
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let target = match ending.as_deref() {
         Some("safetensors") => Target::Safetensors,
-        Some("h5" | "hdf5") => Target::Keras,
         Some("onnx") => Target::Onnx,
-        _ => bail!(
-            "{}: the name must end in .safetensors, .h5, .hdf5 or .onnx",
-            path.display()
-        ),
+        _ => Target::Keras,
     };
     let foreign = match target {
         Target::Onnx => args.format != StateDict::Ror,
@@ -145,11 +140,10 @@ fn target(args: &Args) -> Result<Target> {
             path.display()
         );
     }
-    Ok(target)
+    Ok((target, file))
 }
 
-fn write(args: &Args, target: &Target, weights: &Weights) -> Result<()> {
-    let path = &args.output;
+fn write(args: &Args, target: &Target, path: &Path, weights: &Weights) -> Result<()> {
     match (target, args.format) {
         (Target::Keras, _) => ror_weights::save_keras_h5(path, weights)?,
         (Target::Onnx, _) => {
@@ -168,10 +162,6 @@ fn write(args: &Args, target: &Target, weights: &Weights) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn add_metadata(args: &Args, metadata: &mut Metadata, classes: usize) -> Result<()> {

@@ -1,16 +1,15 @@
 //! `ror eval`
 
-use crate::confusion;
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
-use crate::output::{note, print, print_json, table, write_file};
+use crate::output::{note, print, print_json, table, target, write_file};
 use crate::progress::Progress;
-use crate::runner::Runner;
+use crate::runner::{EngineOptions, Runner};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ror_data::{Dataset, Options, Split};
 use ror_train::{Evaluation, Metrics};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measure accuracy on a labelled data set
 ///
@@ -36,6 +35,8 @@ pub(crate) struct Args {
     weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// Draw the confusion matrix
     #[arg(long, value_name = "FILE.svg")]
     confusion: Option<PathBuf>,
@@ -50,24 +51,32 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SplitArg {
     Train,
+    #[value(alias = "val")]
     Test,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let inputs: [&Path; 2] = [&args.weights, &args.data];
+    let confusion = args
+        .confusion
+        .as_deref()
+        .map(|path| target(path, &["svg"], &inputs))
+        .transpose()?;
     let weights = args.weights_options.load(&args.weights, None)?;
-    let mut runner = Runner::new(weights, args.normalise.get())?;
+    let mut runner = Runner::new(weights, args.normalise.get(), args.engine, args.batch_size)?;
     if !runner.description.top {
         bail!(
             "{} ends at the average pool and knows no classes",
             args.weights.display()
         );
     }
+    runner.check_takes_pictures()?;
     let data = open(args, &runner)?;
     check_classes(args, &runner, &data)?;
     let metrics = measure(args, &mut runner, &data)?;
     let evaluation = metrics.evaluation(data.classes());
-    if let Some(path) = &args.confusion {
-        let svg = confusion::to_svg(metrics.confusion(), data.classes());
+    if let Some(path) = &confusion {
+        let svg = crate::confusion::to_svg(metrics.confusion(), data.classes());
         write_file(path, svg.as_bytes())?;
     }
     if args.json {

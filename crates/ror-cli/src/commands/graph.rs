@@ -1,8 +1,8 @@
 //! `ror graph`
 
 use crate::model::{ModelOptions, network_of};
-use crate::output::{print, write_file};
-use anyhow::{Result, bail};
+use crate::output::{print, target, write_file};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 /// Draw a model's multilevel shortcuts, as SVG or Graphviz DOT
@@ -21,15 +21,18 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let path = &args.output;
-    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let network = || network_of(&args.model, &args.options);
     if path == Path::new("-") {
         return print(&network()?.to_svg());
     }
-    let picture = match ending.as_deref() {
-        Some("svg") => network()?.to_svg(),
-        Some("dot" | "gv") => network()?.to_dot(),
-        _ => bail!("{}: the name must end in .svg or .dot", path.display()),
+    let file = target(path, &["svg", "dot", "gv"], &[Path::new(&args.model)])?;
+    let svg = path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("svg"));
+    let picture = if svg {
+        network()?.to_svg()
+    } else {
+        network()?.to_dot()
     };
-    write_file(path, picture.as_bytes())
+    write_file(&file, picture.as_bytes())
 }

@@ -2,12 +2,13 @@
 
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
-use crate::output::{note, print, print_json, table};
+use crate::output::{note, print, print_json, table, target};
 use crate::progress::Progress;
-use crate::runner::{Runner, softmax};
+use crate::runner::{EngineOptions, Runner, softmax};
 use anyhow::{Context, Result, bail};
 use ror_data::{Image, image_files, npy};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Classify images
@@ -29,6 +30,8 @@ pub(crate) struct Args {
     weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// How many classes to show per image
     #[arg(short = 'k', long, default_value_t = 5, value_name = "K")]
     top: usize,
@@ -61,20 +64,31 @@ struct Class {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let inputs: Vec<&Path> = args
+        .input
+        .iter()
+        .chain([&args.weights])
+        .map(PathBuf::as_path)
+        .collect();
+    let output = args
+        .output
+        .as_deref()
+        .map(|path| target(path, &["npy"], &inputs))
+        .transpose()?;
     let weights = args.weights_options.load(&args.weights, None)?;
-    let mut runner = Runner::new(weights, args.normalise.get())?;
+    let batch_size = args.batch_size;
+    let mut runner = Runner::new(weights, args.normalise.get(), args.engine, batch_size)?;
     if !runner.description.top && args.output.is_none() {
         bail!(
             "{} ends at the average pool and knows no classes; --output FILE.npy writes its features",
             args.weights.display()
         );
     }
-    let batch_size = args.batch_size;
     let mut names = Vec::new();
     let mut outputs = Vec::new();
     for source in sources(&args.input)? {
         let logits = match &source {
-            Source::Array(path) => predict_array(&runner, path, batch_size, &mut names)?,
+            Source::Array(path) => predict_array(&mut runner, path, batch_size, &mut names)?,
             Source::Pictures(paths) => {
                 predict_pictures(&mut runner, paths, batch_size, &mut names)?
             }
@@ -86,9 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         note("note: some results are not numbers (NaN); so is something in the input");
     }
     let raw = args.logits || !runner.description.top;
-    if let Some(path) = &args.output {
-        let values = if raw {
-            outputs.clone()
+    if let Some(path) = &output {
+        let values: Cow<[f32]> = if raw {
+            Cow::Borrowed(&outputs)
         } else {
             outputs.chunks_exact(width).flat_map(softmax).collect()
         };
@@ -131,7 +145,7 @@ fn sources(inputs: &[PathBuf]) -> Result<Vec<Source>> {
 }
 
 fn predict_array(
-    runner: &Runner,
+    runner: &mut Runner,
     path: &Path,
     batch_size: usize,
     names: &mut Vec<String>,
@@ -147,7 +161,12 @@ fn predict_array(
     };
     let [height, width] = runner.description.image_size;
     let any_size = runner.description.family == ror_models::Family::ImageNet;
-    if channels != runner.description.channels || (!any_size && (h, w) != (height, width)) {
+    let fits = if any_size {
+        h > 0 && w > 0
+    } else {
+        (h, w) == (height, width)
+    };
+    if channels != runner.description.channels || !fits {
         bail!(
             "{}: expected an array (N, {}, {height}, {width}), found {:?}",
             path.display(),
@@ -158,8 +177,13 @@ fn predict_array(
     names.extend((0..n).map(|i| format!("{}[{i}]", path.display())));
     let progress = Progress::new("images");
     let mut outputs = Vec::new();
-    for (i, images) in array.data.chunks(batch_size * channels * h * w).enumerate() {
-        let count = images.len() / (channels * h * w);
+    if n == 0 {
+        return Ok(outputs);
+    }
+    let image = array.data.len() / n;
+    let batch_size = batch_size.min(n);
+    for (i, images) in array.data.chunks(batch_size * image).enumerate() {
+        let count = images.len() / image;
         outputs.extend(
             runner
                 .logits(images, count, (h, w))
@@ -176,6 +200,7 @@ fn predict_pictures(
     batch_size: usize,
     names: &mut Vec<String>,
 ) -> Result<Vec<f32>> {
+    runner.check_takes_pictures()?;
     let (size, normalisation) = (runner.size, runner.normalisation());
     let progress = Progress::new("images");
     let (mut outputs, mut pixels, mut resized) = (Vec::new(), Vec::new(), Vec::new());

@@ -10,11 +10,11 @@ use anyhow::Result;
 pub(crate) struct Args {
     /// A model's name, or a file of weights
     model: String,
-    #[command(flatten)]
-    options: ModelOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: ModelOptions,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -55,7 +55,7 @@ impl Algorithm {
             }
         };
         let bytes = planes * i * o * 4.0;
-        let per_cycle = if bytes < 4e6 { 24.0 } else { 8.0 };
+        let per_cycle = if bytes < 4e6 { 12.0 } else { 8.0 };
         (rows * planes * i * o / 32.0).max(bytes / per_cycle) + rows * (i + o) * transforms
     }
 }

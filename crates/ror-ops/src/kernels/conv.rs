@@ -1,5 +1,7 @@
 //! A convolution packed for one way of computing it.
 
+mod repack;
+
 use std::ops::Range;
 
 use super::algorithm::Algorithm;

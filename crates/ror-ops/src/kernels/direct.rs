@@ -28,22 +28,28 @@ impl Direct {
     /// Packs filters of that geometry.
     pub(super) fn new(isa: Isa, geometry: Geometry, filters: Filters<'_>) -> Self {
         let in_blocks = blocks(geometry.inputs);
-        let per_tap = in_blocks * LANES;
-        let mut panels = Panels::zeroed(isa, 1, filters.taps * per_tap, geometry.outputs);
-        panels.fill(geometry.outputs, |k, o| {
+        let panels = Panels::zeroed(isa, 1, filters.taps * in_blocks * LANES, geometry.outputs);
+        let mut made = Self {
+            isa,
+            geometry,
+            in_blocks,
+            panels,
+        };
+        made.fill(filters);
+        made
+    }
+
+    /// Packs other filters of the same shape.
+    pub(super) fn fill(&mut self, filters: Filters<'_>) {
+        let per_tap = self.in_blocks * LANES;
+        self.panels.fill(filters.outputs, |k, o| {
             let (tap, c) = (k / per_tap, k % per_tap);
-            if c < geometry.inputs {
+            if c < filters.inputs {
                 filters.at(o, c, tap)
             } else {
                 0.0
             }
         });
-        Self {
-            isa,
-            geometry,
-            in_blocks,
-            panels,
-        }
     }
 
     pub(super) fn panels(&self) -> &Panels {
@@ -170,19 +176,19 @@ impl Direct {
 }
 
 /// Copies what one tap of the filter sees of a block of output pixels, all channels; zeros outside the image.
-struct Gather {
-    x: *const f32,
-    input: Dims,
+pub(super) struct Gather {
+    pub x: *const f32,
+    pub input: Dims,
     /// Pixels in a row of the output.
-    width: usize,
-    blocks: usize,
-    tap: (usize, usize),
-    stride: usize,
-    padding: usize,
-    first: usize,
-    count: usize,
+    pub width: usize,
+    pub blocks: usize,
+    pub tap: (usize, usize),
+    pub stride: usize,
+    pub padding: usize,
+    pub first: usize,
+    pub count: usize,
     /// `[blocks][count][16]`.
-    out: *mut f32,
+    pub out: *mut f32,
 }
 
 impl Kernel for Gather {

@@ -4,8 +4,8 @@ use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
 use super::simd::Simd;
 
-/// Most terms that one convolution adds: the shortcuts of block, group and root.
-pub const MAX_TERMS: usize = 3;
+/// Most terms that one convolution adds: the shortcuts of a network's levels, from the block's to the root's.
+pub const MAX_TERMS: usize = 5;
 
 /// Where an added term comes from.
 #[derive(Clone, Copy, Debug)]

@@ -76,22 +76,24 @@ impl<const STEP: usize> Product<STEP> {
 
     /// The register tile: `MR` rows times `NV` vectors over the whole of `k`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
         // SAFETY: rows and columns lie within A, B and C as the fields say.
         unsafe {
             let mut acc = [[S::splat(0.0); NV]; MR];
             let mut b = self.b;
+            // Plain indices: adapters of iterators are left as calls where the optimiser works on small units.
             for run in 0..self.walk.runs {
                 let mut a = self.walk.a.add(run * self.walk.stride + row * STEP);
                 for _ in 0..self.walk.depth {
                     let mut weights = [S::splat(0.0); NV];
-                    for (j, weight) in weights.iter_mut().enumerate() {
-                        *weight = S::load(b.add(j * S::LANES));
+                    for j in 0..NV {
+                        weights[j] = S::load(b.add(j * S::LANES));
                     }
-                    for (m, acc) in acc.iter_mut().enumerate() {
+                    for m in 0..MR {
                         let x = S::splat(*a.add(m * STEP));
-                        for (acc, &weight) in acc.iter_mut().zip(&weights) {
-                            *acc = S::mul_add(x, weight, *acc);
+                        for j in 0..NV {
+                            acc[m][j] = S::mul_add(x, weights[j], acc[m][j]);
                         }
                     }
                     a = a.add(1);

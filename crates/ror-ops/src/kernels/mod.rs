@@ -9,19 +9,25 @@
 
 mod algorithm;
 mod blocked;
+mod classifier;
 mod conv;
 mod dense;
 mod direct;
+mod dropout;
 mod epilogue;
 mod error;
 mod gemm;
 mod geometry;
+mod gradient;
 mod merge;
+mod norm;
 mod placement;
 mod pooling;
+mod pooling_gradient;
 mod simd;
 mod split;
 mod stem;
+mod sum;
 mod threads;
 mod winograd;
 
@@ -30,13 +36,19 @@ pub use blocked::{
     Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8,
     to_blocked, to_blocked_u8,
 };
+pub use classifier::{Linear, softmax_cross_entropy};
 pub use conv::Conv2d;
 pub use dense::Dense;
+pub use dropout::{Kept, dropout, kept};
 pub use epilogue::{Fused, MAX_TERMS, Output, Preact, Source, Term};
 pub use error::{KernelError, Result};
 pub use geometry::Geometry;
+pub use gradient::{InputGradient, WeightGradient};
 pub use merge::{merge, pad_shortcut};
+pub use norm::{Affine, GradientMoments, Moments, NormGradient};
 pub use pooling::{MaxPool, global_average_pool};
+pub use pooling_gradient::{global_average_pool_gradient, pad_shortcut_gradient};
 pub use simd::Isa;
 pub use stem::{Plain, Stem};
+pub use sum::{Addend, channel_sums, relu_gradient, sum};
 pub use threads::Pool;

@@ -188,6 +188,48 @@ impl Pool {
             f(range, share);
         });
     }
+
+    /// As [`Pool::run_shares`], and hands each call its own element of `states`.
+    ///
+    /// # Errors
+    /// Fewer states than threads.
+    ///
+    /// # Panics
+    /// If `unit` is zero.
+    pub fn run_shares_with<S: Send, T: Send, F>(
+        &self,
+        states: &mut [S],
+        items: &mut [T],
+        unit: usize,
+        f: F,
+    ) -> Result<()>
+    where
+        F: Fn(&mut S, Range<usize>, &mut [T]) + Sync,
+    {
+        let (units, threads) = (items.len() / unit, self.threads());
+        check_at_least("states", threads, states.len())?;
+        let (base, states) = (
+            Shareable(items.as_mut_ptr()),
+            Shareable(states.as_mut_ptr()),
+        );
+        self.run(|index| {
+            let (base, states) = (&base, &states);
+            let range = units * index / threads..units * (index + 1) / threads;
+            // SAFETY: every index comes once and is below the number of states; the ranges of units are disjoint
+            // and lie within `items`; both slices are borrowed until `run` returns.
+            let (state, share) = unsafe {
+                (
+                    &mut *states.0.add(index),
+                    std::slice::from_raw_parts_mut(
+                        base.0.add(range.start * unit),
+                        range.len() * unit,
+                    ),
+                )
+            };
+            f(state, range, share);
+        });
+        Ok(())
+    }
 }
 
 /// A pointer of which each thread uses its own range.
@@ -363,5 +405,21 @@ mod tests {
         });
         let expected: Vec<_> = (1..=16).chain([0]).collect();
         assert_eq!(items, expected);
+    }
+
+    #[test]
+    fn each_share_comes_with_the_state_of_its_thread() {
+        let pool = pool(3);
+        let (mut states, mut items) = ([0; 3], [0; 8]);
+        pool.run_shares_with(&mut states, &mut items, 2, |state, range, share| {
+            *state += range.len();
+            share.fill(range.start + 1);
+        })
+        .unwrap();
+        assert_eq!((states, items), ([1, 1, 2], [1, 1, 2, 2, 3, 3, 3, 3]));
+        assert!(
+            pool.run_shares_with(&mut [0; 2], &mut items, 2, |_, _, _| ())
+                .is_err()
+        );
     }
 }

@@ -4,9 +4,10 @@ use ror_models::blocks::{Block, Layer, NamedLayer, Shortcut};
 use ror_models::{Level, Member, Network};
 
 use super::OnnxOptions;
+use super::affine::Affine;
 use super::protobuf::{Floats, Message};
 use super::schema::{self, Attribute, Graph, batch_of, float_tensor, int_tensor};
-use crate::affine::Affine;
+use crate::array::Array;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -254,6 +255,9 @@ impl<'a> Builder<'a> {
         values: impl FnOnce() -> Result<Vec<f32>> + 'a,
     ) -> Value {
         let name = slashed(path);
+        let (checked, whole) = (name.clone(), shape.to_vec());
+        // What is folded can overflow, or hold the root of a negative variance.
+        let values = move || Ok(Array::new(checked, whole, values()?)?.data);
         let values = Floats::new(shape.iter().product(), values);
         self.initializers.push(float_tensor(&name, shape, values));
         name

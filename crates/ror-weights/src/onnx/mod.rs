@@ -1,5 +1,6 @@
 //! ONNX, for every runtime that is not this one.
 
+mod affine;
 mod graph;
 mod protobuf;
 mod schema;

@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use super::blocked::{Block, LANES};
 use portable::Portable;
 
 /// Vectors of `f32` of one instruction set.
@@ -31,10 +32,34 @@ pub(super) trait Simd: Copy {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `v` where `by` is above zero, else zero.
+    unsafe fn where_positive(by: Self::V, v: Self::V) -> Self::V;
     /// The larger of both; NaN where `b` is NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The larger of both; NaN where either is.
     unsafe fn max_nan(a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// The values of a block from `lane` on.
+///
+/// # Safety
+/// The processor has `S`; `lane` is a whole number of vectors below 16.
+#[inline(always)]
+pub(super) unsafe fn load<S: Simd>(block: &Block, lane: usize) -> S::V {
+    debug_assert!(lane + S::LANES <= LANES);
+    // SAFETY: the vector lies in the block.
+    unsafe { S::load(block.0.as_ptr().add(lane)) }
+}
+
+/// Sets the values of a block from `lane` on.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub(super) unsafe fn store<S: Simd>(block: &mut Block, lane: usize, v: S::V) {
+    debug_assert!(lane + S::LANES <= LANES);
+    // SAFETY: the vector lies in the block.
+    unsafe { S::store(block.0.as_mut_ptr().add(lane), v) }
 }
 
 /// Work to be compiled for every instruction set.

@@ -57,6 +57,10 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
+    unsafe fn where_positive(by: Eight, v: Eight) -> Eight {
+        zip(by, v, |by, v| if by > 0.0 { v } else { 0.0 })
+    }
+    #[inline(always)]
     unsafe fn max(a: Eight, b: Eight) -> Eight {
         zip(a, b, |a, b| if a > b { a } else { b })
     }

@@ -11,6 +11,7 @@
 //! Planes lie an odd number of cache lines apart, so that the strided passes do not hit one cache set.
 
 mod filters;
+mod gradient;
 mod tiles;
 mod transform;
 
@@ -22,6 +23,7 @@ use super::gemm::{Panels, Product, Walk};
 use super::geometry::Filters;
 use super::simd::Isa;
 use filters::PackPanel;
+pub(super) use gradient::WinogradGradient;
 use tiles::{InputRow, OutputRow};
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`.
@@ -44,20 +46,31 @@ pub(super) struct Grid {
 }
 
 /// How much of the second-level cache a block of tiles may take, in blocks of 16 floats.
-const CACHE: usize = 320 * 1024 / 64;
+const CACHE: usize = 160 * 1024 / 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Transforms and packs 3x3 filters.
     pub(super) fn new(isa: Isa, filters: Filters<'_>) -> Self {
         let in_blocks = blocks(filters.inputs);
-        let k = in_blocks * LANES;
-        let mut panels = Panels::zeroed(isa, T * T, k, filters.outputs);
-        for i in 0..panels.count() {
-            let (block, width) = panels.columns(i);
-            let (first, out) = (block * LANES, panels.panel_mut(i));
+        let panels = Panels::zeroed(isa, T * T, in_blocks * LANES, filters.outputs);
+        let mut made = Self {
+            isa,
+            in_blocks,
+            panels,
+        };
+        made.fill(filters);
+        made
+    }
+
+    /// Packs other filters of the same shape.
+    pub(super) fn fill(&mut self, filters: Filters<'_>) {
+        let k = self.in_blocks * LANES;
+        for i in 0..self.panels.count() {
+            let (block, width) = self.panels.columns(i);
+            let (first, out) = (block * LANES, self.panels.panel_mut(i));
             // SAFETY: the panel's slice has the length that its width calls for.
             unsafe {
-                isa.dispatch(PackPanel::<T> {
+                self.isa.dispatch(PackPanel::<T> {
                     filters,
                     first,
                     out,
@@ -65,11 +78,6 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                     k,
                 })
             };
-        }
-        Self {
-            isa,
-            in_blocks,
-            panels,
         }
     }
 
@@ -90,7 +98,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// within the cache.
     fn most_rows(&self, grid: Grid) -> usize {
         let per_tile = T * T * (self.in_blocks + self.isa.panel() / LANES);
-        let tiles = (CACHE / per_tile).clamp(16, 128);
+        let tiles = (CACHE / per_tile).clamp(24, 128);
         (tiles / grid.cols).max(1)
     }
 

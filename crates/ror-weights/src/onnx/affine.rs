@@ -5,14 +5,14 @@ use crate::weights::Weights;
 
 /// `scale * x + shift` per channel. In float64, so that what is folded rounds once.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Affine {
-    pub(crate) scale: Vec<f64>,
-    pub(crate) shift: Vec<f64>,
+pub(super) struct Affine {
+    pub(super) scale: Vec<f64>,
+    pub(super) shift: Vec<f64>,
 }
 
 impl Affine {
     /// What the normalisation at `path` computes.
-    pub(crate) fn of_norm(weights: &Weights, path: &str, epsilon: f64) -> Result<Self> {
+    pub(super) fn of_norm(weights: &Weights, path: &str, epsilon: f64) -> Result<Self> {
         let tensor = |name: &str| weights.values(&format!("{path}.{name}"));
         let (gamma, beta) = (tensor("weight")?, tensor("bias")?);
         let (mean, variance) = (tensor("running_mean")?, tensor("running_var")?);
@@ -28,7 +28,7 @@ impl Affine {
     }
 
     /// The kernels `(O, ...)` of a convolution that scales its own result.
-    pub(crate) fn scaled(&self, mut kernels: Vec<f32>) -> Vec<f32> {
+    pub(super) fn scaled(&self, mut kernels: Vec<f32>) -> Vec<f32> {
         let per_channel = kernels.len() / self.scale.len().max(1);
         for (kernel, scale) in kernels.chunks_mut(per_channel.max(1)).zip(&self.scale) {
             for weight in kernel {
@@ -39,7 +39,7 @@ impl Affine {
     }
 
     /// What a bias before becomes after.
-    pub(crate) fn shifted(&self, bias: Option<&[f32]>) -> Vec<f32> {
+    pub(super) fn shifted(&self, bias: Option<&[f32]>) -> Vec<f32> {
         (0..)
             .zip(self.scale.iter().zip(&self.shift))
             .map(|(channel, (scale, shift)): (usize, _)| {

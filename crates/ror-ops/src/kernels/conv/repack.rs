@@ -1,0 +1,51 @@
+//! Packing other weights into a convolution that exists, as every training step does.
+
+use super::{Conv2d, Filters, Method};
+use crate::kernels::blocked::LANES;
+use crate::kernels::error::{Result, check_len};
+
+impl Conv2d {
+    /// Packs other weights `[out][in][kh][kw]` and another bias, without allocating. Values are not looked at: what
+    /// is not finite goes into the result.
+    ///
+    /// # Errors
+    /// Slices of another length.
+    pub fn repack(&mut self, weight: &[f32], bias: Option<&[f32]>) -> Result<()> {
+        self.fill(weight, false)?;
+        if let Some(bias) = bias {
+            check_len("bias", self.geometry.outputs, bias.len())?;
+            for (block, values) in self.bias.iter_mut().zip(bias.chunks(LANES)) {
+                block.0[..values.len()].copy_from_slice(values);
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs the weights `[in][out][kh][kw]` of a convolution with stride 1 and padding `p`, whose input gradient this
+    /// one, with padding `kernel - 1 - p`, then computes.
+    ///
+    /// # Errors
+    /// A slice of another length.
+    pub fn repack_transposed(&mut self, weight: &[f32]) -> Result<()> {
+        self.fill(weight, true)
+    }
+
+    fn fill(&mut self, data: &[f32], transposed: bool) -> Result<()> {
+        let (inputs, outputs) = (self.geometry.inputs, self.geometry.outputs);
+        let taps = self.geometry.kernel.0 * self.geometry.kernel.1;
+        check_len("weight", inputs * outputs * taps, data.len())?;
+        let filters = Filters {
+            data,
+            inputs,
+            outputs,
+            taps,
+            transposed,
+        };
+        match &mut self.method {
+            Method::Winograd4(m) => m.fill(filters),
+            Method::Winograd2(m) => m.fill(filters),
+            Method::Direct(m) => m.fill(filters),
+        }
+        Ok(())
+    }
+}
