@@ -31,13 +31,12 @@ pub enum TrainError {
         lr: f64,
     },
     /// A file or folder that cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file of a run that is not what it should be.
     #[error("{}: {reason}", path.display())]
@@ -68,9 +67,9 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T> {
-        self.map_err(|source| TrainError::Io {
+        self.map_err(|cause| TrainError::Io {
             path: path.to_owned(),
-            source,
+            cause,
         })
     }
 }

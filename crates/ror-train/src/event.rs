@@ -1,6 +1,6 @@
 //! What a run tells while it goes on, and how it is asked to stop.
 
-use crate::{EpochReport, TrainError};
+use crate::{EpochReport, Metrics, TrainError};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,11 @@ pub enum Event<'a> {
         done: usize,
         /// Of so many.
         total: usize,
+    },
+    /// All validation images are counted.
+    Validated {
+        /// The counts: accuracy, loss, the confusion of classes.
+        metrics: &'a Metrics,
     },
     /// An epoch is finished.
     EpochFinished {

@@ -102,9 +102,9 @@ impl Loader {
                 }
             };
             let thread = thread::Builder::new().name(format!("ror-data-{worker}"));
-            let handle = thread.spawn(work).map_err(|source| TrainError::Io {
+            let handle = thread.spawn(work).map_err(|cause| TrainError::Io {
                 path: "a thread that prepares batches".into(),
-                source,
+                cause,
             })?;
             threads.push(Worker {
                 batches: receiver,

@@ -105,3 +105,83 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor>
 fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FlatLayout;
+    use candle_core::DType;
+    use ror_models::Description;
+    use std::sync::Arc;
+
+    fn engine(description: &Description) -> (TapeEngine, Gradients) {
+        let network = Network::new(description).unwrap();
+        let parameters = Parameters::init(&network, 1, DType::F32, &Device::Cpu).unwrap();
+        let gradients = Gradients::new(Arc::new(FlatLayout::new(&parameters)));
+        (TapeEngine::new(&network, &parameters).unwrap(), gradients)
+    }
+
+    fn batch(n: usize, side: usize) -> Batch {
+        let values = n * 3 * side * side;
+        Batch {
+            images: (0..values)
+                .map(|i| (i * 7 % 23) as f32 / 11.0 - 1.0)
+                .collect(),
+            shape: [n, 3, side, side],
+            targets: [1.0, 0.0, 0.0].repeat(n),
+            labels: vec![0; n],
+        }
+    }
+
+    fn description(preset: &str, side: usize) -> Description {
+        let mut description = Description::preset(preset).unwrap().with_classes(3);
+        description.image_size = [side, side];
+        description
+    }
+
+    #[test]
+    fn the_loss_is_the_cross_entropy_with_soft_targets() -> Result<()> {
+        let logits = [[0.5f64, -1.0, 2.0], [3.0, 0.0, 0.25]];
+        let targets = [[0.7f64, 0.2, 0.1], [0.0, 0.5, 0.5]];
+        let mut expected = 0.0;
+        for (logits, targets) in logits.iter().zip(&targets) {
+            let sum: f64 = logits.iter().map(|l| l.exp()).sum();
+            let terms = logits.iter().zip(targets).map(|(l, t)| -t * (l - sum.ln()));
+            expected += terms.sum::<f64>() / 2.0;
+        }
+        let tensor = |values: &[[f64; 3]; 2]| Tensor::new(values, &Device::Cpu);
+        let loss = cross_entropy(&tensor(&logits)?, &tensor(&targets)?)?;
+        assert!((loss.to_scalar::<f64>()? - expected).abs() < 1e-12);
+        Ok(())
+    }
+
+    #[test]
+    fn a_dropped_block_has_a_gradient_of_zero() {
+        let description = description("ror-3-wrn-16-1", 8).with_stochastic_depth(0.01);
+        let (mut engine, mut gradients) = engine(&description);
+        gradients.as_mut_slice().fill(f32::NAN);
+        // The last block survives once in a hundred times.
+        let noise = Noise::seeded(2);
+        engine
+            .forward_backward(&batch(2, 8), &noise, &mut gradients)
+            .unwrap();
+        let of = |name: &str| gradients.get(name).unwrap();
+        assert!(
+            of("root.group3.block2.conv1.weight")
+                .iter()
+                .all(|&g| g == 0.0)
+        );
+        assert!(of("stem.conv.weight").iter().any(|&g| g != 0.0));
+        assert!(gradients.norm().is_finite());
+    }
+
+    #[test]
+    fn the_deepest_networks_do_not_exhaust_the_stack() {
+        let (mut engine, mut gradients) = engine(&description("ror-3-1202", 4));
+        let noise = Noise::seeded(1);
+        let output = engine
+            .forward_backward(&batch(1, 4), &noise, &mut gradients)
+            .unwrap();
+        assert_eq!(output.logits.len(), 3);
+    }
+}

@@ -1,14 +1,16 @@
 //! `curves.svg`: loss and accuracy over the epochs.
 
 use crate::EpochReport;
-use std::fmt::Write;
+use svg::Document;
+use svg::node::element::{Circle, Group, Path, Rectangle, Text, Title};
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 52.0;
 const TOP: f64 = 44.0;
 const GAP: f64 = 70.0;
-/// Training and validation, told apart without colour by the dashes.
+const INK: &str = "#555555";
+/// Training and validation: colour and dashes, which tell them apart without colour.
 const TRAIN: (&str, &str) = ("#7a869a", "5 4");
 const VALIDATION: (&str, &str) = ("#1f5fbf", "none");
 
@@ -23,14 +25,6 @@ pub(crate) fn curves(history: &[EpochReport]) -> String {
             .filter_map(|r| Some((r.epoch as f64, value(r)?)))
             .collect()
     };
-    let width = 2.0 * (LEFT + WIDTH) + GAP;
-    let height = TOP + HEIGHT + 44.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>Loss and accuracy by epoch</title>\n\
-         <rect width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#ffffff\"/>\n"
-    );
     let loss = Panel::new(
         "loss (nats)",
         LEFT,
@@ -43,11 +37,23 @@ pub(crate) fn curves(history: &[EpochReport]) -> String {
         curve(&|r| Some(100.0 * r.train_top1)),
         curve(&|r| r.validation.map(|v| 100.0 * v.top1)),
     );
-    for panel in [loss, accuracy] {
-        panel.draw(&mut svg);
-    }
-    svg.push_str("</svg>\n");
-    svg
+    let (width, height) = (2.0 * (LEFT + WIDTH) + GAP, TOP + HEIGHT + 44.0);
+    let background = Rectangle::new()
+        .set("width", width)
+        .set("height", height)
+        .set("rx", 8)
+        .set("fill", "#ffffff");
+    let picture = Document::new()
+        .set("viewBox", (0, 0, width, height))
+        .set("width", width)
+        .set("height", height)
+        .set("font-family", "sans-serif")
+        .set("font-size", 12)
+        .add(Title::new("Loss and accuracy by epoch"))
+        .add(background)
+        .add(loss.draw())
+        .add(accuracy.draw());
+    format!("{picture}\n")
 }
 
 /// One pair of axes.
@@ -103,75 +109,57 @@ impl Panel {
         TOP + HEIGHT * (self.values.1 - value) / (self.values.1 - self.values.0)
     }
 
-    /// Writing to a string cannot fail.
-    fn draw(&self, svg: &mut String) {
+    fn draw(&self) -> Group {
         let (left, right, bottom) = (self.left, self.left + WIDTH, TOP + HEIGHT);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{left}\" y=\"24\" font-size=\"14\" font-weight=\"bold\">{}</text>",
-            self.title
-        );
+        let title = text(self.title, left, 24.0, "start").set("fill", "#000000");
+        let mut group = Group::new().add(title.set("font-size", 14).set("font-weight", "bold"));
         let lines = ((self.values.1 - self.values.0) / self.step).round() as usize;
         for line in 0..=lines {
             let value = self.values.0 + line as f64 * self.step;
             let y = self.y(value);
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#e3e6eb\"/>\n\
-                 <text x=\"{x}\" y=\"{ty:.1}\" text-anchor=\"end\" fill=\"#555555\">{label}</text>",
-                x = left - 6.0,
-                ty = y + 4.0,
-                label = label(value, self.step),
-            );
+            let rule = Path::new()
+                .set("d", format!("M{left} {y:.1}H{right}"))
+                .set("stroke", "#e3e6eb");
+            let label = label(value, self.step);
+            group = group
+                .add(rule)
+                .add(text(&label, left - 6.0, y + 4.0, "end"));
         }
         for epoch in self.epoch_labels() {
-            let _ = writeln!(
-                svg,
-                "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#555555\">{epoch}</text>",
-                x = self.x(epoch),
-                y = bottom + 18.0,
-            );
+            let label = text(&epoch.to_string(), self.x(epoch), bottom + 18.0, "middle");
+            group = group.add(label);
         }
-        let _ = writeln!(
-            svg,
-            "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#555555\">epoch</text>",
-            x = left + WIDTH / 2.0,
-            y = bottom + 36.0,
-        );
+        group = group.add(text("epoch", left + WIDTH / 2.0, bottom + 36.0, "middle"));
         for (curve, name, style, at) in [
             (&self.train, "training", TRAIN, right - 190.0),
             (&self.validation, "validation", VALIDATION, right - 90.0),
         ] {
-            self.draw_curve(svg, curve, style);
             if !curve.is_empty() {
-                let (colour, dashes) = style;
-                let _ = writeln!(
-                    svg,
-                    "<path d=\"M{at} 20h22\" stroke=\"{colour}\" stroke-width=\"2\" \
-                     stroke-dasharray=\"{dashes}\"/>\n<text x=\"{x}\" y=\"24\">{name}</text>",
-                    x = at + 28.0
-                );
+                let name = text(name, at + 28.0, 24.0, "start");
+                let sample = stroke(format!("M{at} 20h22"), style);
+                group = self.draw_curve(group.add(sample).add(name), curve, style);
             }
         }
+        group
     }
 
-    fn draw_curve(&self, svg: &mut String, curve: &Curve, (colour, dashes): (&str, &str)) {
-        let points: Vec<String> = curve
-            .iter()
-            .filter(|(_, value)| value.is_finite())
-            .map(|&(epoch, value)| format!("{:.1} {:.1}", self.x(epoch), self.y(value)))
-            .collect();
-        if let [point] = &points[..] {
+    fn draw_curve(&self, group: Group, curve: &Curve, style: (&str, &str)) -> Group {
+        let finite = curve.iter().filter(|(_, value)| value.is_finite());
+        let points: Vec<(f64, f64)> = finite.map(|p| (self.x(p.0), self.y(p.1))).collect();
+        match points[..] {
+            [] => group,
             // A line of one point would not be seen.
-            let at = point.replace(' ', "\" cy=\"");
-            let _ = writeln!(svg, "<circle cx=\"{at}\" r=\"3\" fill=\"{colour}\"/>");
-        } else if !points.is_empty() {
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
-                 stroke-linejoin=\"round\" stroke-dasharray=\"{dashes}\"/>",
-                points.join("L")
-            );
+            [(x, y)] => {
+                let dot = Circle::new().set("cx", x).set("cy", y).set("r", 3);
+                group.add(dot.set("fill", style.0))
+            }
+            _ => {
+                let points: Vec<String> = points
+                    .iter()
+                    .map(|(x, y)| format!("{x:.1} {y:.1}"))
+                    .collect();
+                group.add(stroke(format!("M{}", points.join("L")), style))
+            }
         }
     }
 
@@ -182,6 +170,24 @@ impl Panel {
         let to = (last / step).floor() as u64;
         (from..=to).map(|i| i as f64 * step).collect()
     }
+}
+
+fn text(text: &str, x: f64, y: f64, anchor: &str) -> Text {
+    Text::new(text)
+        .set("x", (x * 10.0).round() / 10.0)
+        .set("y", (y * 10.0).round() / 10.0)
+        .set("text-anchor", anchor)
+        .set("fill", INK)
+}
+
+fn stroke(path: String, (colour, dashes): (&str, &str)) -> Path {
+    Path::new()
+        .set("d", path)
+        .set("fill", "none")
+        .set("stroke", colour)
+        .set("stroke-width", 2)
+        .set("stroke-linejoin", "round")
+        .set("stroke-dasharray", dashes)
 }
 
 /// 1, 2 or 5 times a power of ten, not below `least`.
@@ -232,7 +238,12 @@ mod tests {
             y(0.5)
         );
         assert!(svg.contains(&expected), "{svg}");
-        assert_eq!(svg.matches(">validation<").count(), 2);
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let texts = document
+            .descendants()
+            .filter(|node| node.has_tag_name("text"));
+        let texts = texts.filter_map(|node| node.text());
+        assert_eq!(texts.filter(|text| text.trim() == "validation").count(), 2);
     }
 
     #[test]

@@ -160,6 +160,7 @@ impl Trainer {
             return Ok(None);
         };
         let e = metrics.evaluation(classes);
+        self.callbacks.tell(&Event::Validated { metrics: &metrics });
         finite("validation loss", e.loss, self.at())?;
         Ok(Some(Some(Validation {
             top1: e.top1,

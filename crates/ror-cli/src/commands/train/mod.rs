@@ -122,17 +122,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         stop.stop();
     })
     .context("cannot listen to Ctrl-C")?;
-    let outcome = trainer.run();
-    let how = format!("ror train --resume --out {}", args.out.display());
-    match outcome {
-        Ok(Outcome::Stopped { step }) => {
-            bail!("stopped after step {step}; `{how}` goes on from there")
-        }
-        Ok(Outcome::Finished) => {}
-        Err(error) => {
-            let kept = format!("the last checkpoint is kept in {}", args.out.display());
-            return Err(error).context(kept);
-        }
+    let outcome = trainer.run().inspect_err(|_| {
+        let last = args.out.join("last");
+        note(&format!(
+            "the checkpoint from before is kept in {}",
+            last.display()
+        ));
+    })?;
+    if let Outcome::Stopped { step } = outcome {
+        bail!(
+            "stopped after step {step}; `ror train --resume --out {}` goes on from there",
+            args.out.display()
+        );
     }
     let report = Report {
         out: &args.out,
