@@ -167,7 +167,7 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
 fn weights_for_other_classes_are_fine_tuned() {
     let shell = Shell::new();
     stripes(&shell);
-    let short = args(TINY, "--out first --epochs 1");
+    let short = args(TINY, "--out first --epochs 1 --normalise unit");
     shell.ok(&short);
     // A third class: what was `test` of the second.
     let third = shell.path("data/train/third");
@@ -188,6 +188,9 @@ fn weights_for_other_classes_are_fine_tuned() {
     );
     let summary = json(&shell.ok(&["summary", "second/best.safetensors", "--json"]));
     assert_eq!(summary["output"]["channels"], 3);
+    // The weights know how their inputs were normalised.
+    let config = fs::read_to_string(shell.path("second/config.toml")).unwrap();
+    assert!(config.contains("mean = [0.0, 0.0, 0.0]"), "{config}");
 }
 
 #[test]

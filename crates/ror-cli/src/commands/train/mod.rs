@@ -9,11 +9,13 @@ use crate::output::{note, print, print_json};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::ValueEnum;
+use ror_data::Normalisation;
 use ror_models::{Description, Network, Parameters};
 use ror_train::{
     EpochReport, Outcome, Recipe, RunConfig, Source, TrainConfig, Trainer, TrainingData,
     fine_tuning,
 };
+use ror_weights::Weights;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use show::{Show, percent};
@@ -153,12 +155,16 @@ fn begin(args: &Args) -> Result<Trainer> {
         Some(path) => read(path)?,
         None => ConfigFile::default(),
     };
-    let training = training(args, &file)?;
+    let mut training = training(args, &file)?;
+    let said = args.settings.normalises() || file.training.contains_key("normalise");
     let source = source(args, file.source)?;
     let weights = match &source.init {
         Some(path) => Some(WeightsOptions::default().load(path, None)?),
         None => None,
     };
+    if let Some(known) = weights.as_ref().and_then(normalisation).filter(|_| !said) {
+        training.normalise = known;
+    }
     let description = match (&args.model, &file.model, file.description) {
         (Some(name), _, _) => Description::preset(name)?,
         (None, _, Some(description)) => description,
@@ -249,6 +255,15 @@ fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
     args.settings.apply(&mut training);
     training.validate()?;
     Ok(training)
+}
+
+/// How the inputs of weights were normalised, if they say it.
+fn normalisation(weights: &Weights) -> Option<Normalisation> {
+    let known = weights.metadata.normalisation.as_ref()?;
+    Some(Normalisation {
+        mean: known.mean.as_slice().try_into().ok()?,
+        std: known.std.as_slice().try_into().ok()?,
+    })
 }
 
 /// Paths become absolute: the run may go on from another folder.

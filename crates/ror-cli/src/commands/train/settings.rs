@@ -140,6 +140,11 @@ fn set_or_off(to: &mut Option<f64>, flag: Option<f64>) {
 }
 
 impl Settings {
+    /// Whether a flag says how pixels become inputs.
+    pub(crate) fn normalises(&self) -> bool {
+        self.normalise.get().is_some()
+    }
+
     /// Puts the flags into `config`.
     pub(crate) fn apply(&self, config: &mut TrainConfig) {
         set(&mut config.epochs, &self.epochs);
