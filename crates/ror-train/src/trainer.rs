@@ -8,9 +8,10 @@ use crate::event::Callbacks;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::{
-    Ema, Engine, EpochReport, Event, FlatLayout, Gradients, Loader, Optimizer, RunConfig, Schedule,
-    Source, StopFlag, Subset, TapeEngine, TrainConfig,
+    Ema, Engine, EpochReport, Event, FlatLayout, Gradients, KernelEngine, Loader, Optimizer,
+    RunConfig, Schedule, Source, StopFlag, Subset, TapeEngine, TrainConfig,
 };
+use candle_core::DType;
 use ror_models::{Description, Network, Parameters};
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ impl Trainer {
         let layout = Arc::new(FlatLayout::new(&parameters));
         let loader = Loader::new(data.train, &config)?;
         Ok(Self {
-            engine: Box::new(TapeEngine::new(network, &parameters)?),
+            engine: engine(network, &parameters, config.batch_size)?,
             optimizer: Optimizer::new(config.optimizer, layout.clone())?,
             gradients: Gradients::new(layout),
             ema: config
@@ -156,7 +157,7 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Another engine than candle's tape, made from the network and its variables.
+    /// Another engine than the one chosen for the variables' device and type, made from the network and its variables.
     ///
     /// # Errors
     /// What `make` reports.
@@ -242,6 +243,24 @@ impl Trainer {
     pub fn images(&self) -> usize {
         self.loader.images()
     }
+}
+
+/// The kernels where they can run, on as many threads as rayon has; candle's tape on other devices
+/// and for other types.
+fn engine(
+    network: &Network,
+    parameters: &Parameters,
+    batch_size: usize,
+) -> Result<Box<dyn Engine>> {
+    let on_kernels = parameters
+        .iter()
+        .all(|(_, _, var)| var.device().is_cpu() && var.dtype() == DType::F32);
+    Ok(if on_kernels {
+        let threads = rayon::current_num_threads();
+        Box::new(KernelEngine::new(network, parameters, threads)?.for_batches_of(batch_size))
+    } else {
+        Box::new(TapeEngine::new(network, parameters)?)
+    })
 }
 
 /// Whether a network can take these images.

@@ -23,6 +23,8 @@ pub struct KernelEngine {
     parameters: Parameters,
     isa: Isa,
     pool: Pool,
+    /// Images that the plan has room for at least.
+    batch: usize,
     compiled: Option<Compiled>,
 }
 
@@ -49,8 +51,17 @@ impl KernelEngine {
             parameters: parameters.clone(),
             isa: Isa::detect(),
             pool: Pool::new(threads)?,
+            batch: 1,
             compiled: None,
         })
+    }
+
+    /// Plans for batches of so many images from the beginning. The plan, and with it the last bits, depends on the
+    /// largest batch: with this it does not matter which batch comes first.
+    #[must_use]
+    pub fn for_batches_of(mut self, images: usize) -> Self {
+        self.batch = images.max(1);
+        self
     }
 
     /// Compiles for batches of `n` images of `h` rows and `w` columns, unless that is done already.
@@ -65,7 +76,8 @@ impl KernelEngine {
             // First the old one's memory goes.
             self.compiled = None;
             let threads = self.pool.threads();
-            let compiled = Compiled::new(self.isa, &self.network, input, n.max(1), threads)?;
+            let capacity = n.max(self.batch);
+            let compiled = Compiled::new(self.isa, &self.network, input, capacity, threads)?;
             self.compiled = Some(compiled);
         }
         Ok(())
@@ -117,6 +129,7 @@ impl Engine for KernelEngine {
         // Evaluation may bring more images at a time than training.
         let most = match &self.compiled {
             Some(compiled) if compiled.input.elements() == image => compiled.capacity.min(n),
+            _ if self.batch > 1 => n.min(self.batch),
             _ => n.min(128),
         };
         self.compile([most, c, h, w])?;
