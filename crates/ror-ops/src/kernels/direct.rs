@@ -155,6 +155,7 @@ impl Direct {
                         walk,
                         rows: count,
                         b,
+                        next: b,
                         width,
                         c,
                         c_stride,

@@ -30,6 +30,8 @@ pub(super) struct Product<const STEP: usize> {
     pub rows: usize,
     /// `[runs * depth][width]`.
     pub b: *const f32,
+    /// The panel that the next product will read, fetched meanwhile: the processor's own prefetching stops at pages.
+    pub next: *const f32,
     /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
     pub width: usize,
     /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
@@ -82,6 +84,8 @@ impl<const STEP: usize> Product<STEP> {
         unsafe {
             let mut acc = [[S::splat(0.0); NV]; MR];
             let mut b = self.b;
+            // Once is enough: later rows ask for what they read.
+            let mut next = if row == 0 { self.next } else { b };
             // Plain indices: adapters of iterators are left as calls where the optimiser works on small units.
             for run in 0..self.walk.runs {
                 let mut a = self.walk.a.add(run * self.walk.stride + row * STEP);
@@ -96,8 +100,12 @@ impl<const STEP: usize> Product<STEP> {
                             acc[m][j] = S::mul_add(x, weights[j], acc[m][j]);
                         }
                     }
+                    for line in (0..NV * S::LANES).step_by(LANES) {
+                        S::prefetch(next.wrapping_add(line));
+                    }
                     a = a.add(1);
                     b = b.add(NV * S::LANES);
+                    next = next.wrapping_add(NV * S::LANES);
                 }
             }
             for (m, acc) in acc.iter().enumerate() {

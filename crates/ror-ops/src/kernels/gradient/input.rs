@@ -284,6 +284,7 @@ impl Phase {
                             },
                             rows: count,
                             b: self.panels.plane(panel, 0),
+                            next: self.panels.plane(panel, 0),
                             width,
                             c,
                             c_stride: count * LANES,

@@ -64,4 +64,8 @@ impl Simd for Avx2 {
             _mm256_blendv_ps(_mm256_max_ps(a, b), a, unordered)
         }
     }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 }

@@ -67,4 +67,8 @@ impl Simd for Avx512 {
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), unordered, a)
         }
     }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 }

@@ -38,6 +38,9 @@ pub(super) trait Simd: Copy {
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The larger of both; NaN where either is.
     unsafe fn max_nan(a: Self::V, b: Self::V) -> Self::V;
+    /// Asks for the cache line at `p`, which need not be valid.
+    #[inline(always)]
+    fn prefetch(_p: *const f32) {}
 }
 
 /// The values of a block from `lane` on.

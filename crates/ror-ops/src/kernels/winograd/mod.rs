@@ -169,7 +169,17 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             }
             for panel in panels.clone() {
                 let (out_block, width) = self.panels.columns(panel);
+                let after = if panel + 1 < panels.end {
+                    panel + 1
+                } else {
+                    panels.start
+                };
                 for plane in 0..T * T {
+                    let next = if plane + 1 < T * T {
+                        self.panels.plane(panel, plane + 1)
+                    } else {
+                        self.panels.plane(after, 0)
+                    };
                     // SAFETY: V, U and P hold `count` tiles of that plane.
                     unsafe {
                         self.isa.dispatch(Product {
@@ -181,6 +191,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                             },
                             rows: count,
                             b: self.panels.plane(panel, plane),
+                            next,
                             width,
                             c: p.add(plane * p_plane),
                             c_stride: count * LANES,
