@@ -85,6 +85,10 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         &self.panels
     }
 
+    pub(super) fn panels_mut(&mut self) -> &mut Panels {
+        &mut self.panels
+    }
+
     pub(super) fn grid(&self, h: usize, w: usize) -> Grid {
         Grid {
             h,
@@ -105,7 +109,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Blocks of scratch that [`Self::run`] needs for `rows` rows of tiles, or fewer.
     pub(super) fn scratch(&self, grid: Grid, rows: usize) -> usize {
         let (v, p) = self.planes(self.most_rows(grid).min(rows) * grid.cols);
-        T * T * (v + p) + (grid.cols * M + 2) * T
+        T * T * (v + p)
     }
 
     /// Blocks from a plane of V and of P to the next.
@@ -138,8 +142,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             .len()
             .div_ceil(rows.len().div_ceil(self.most_rows(grid)));
         let (v_plane, p_plane) = self.planes(step * grid.cols);
-        let (v, rest) = scratch.split_at_mut(T * T * v_plane);
-        let (p, columns) = rest.split_at_mut(T * T * p_plane);
+        let (v, p) = scratch.split_at_mut(T * T * v_plane);
         let (v, p): (*mut f32, *mut f32) = (v.as_mut_ptr().cast(), p.as_mut_ptr().cast());
         let (v_plane, p_plane) = (v_plane * LANES, p_plane * LANES);
 
@@ -154,13 +157,12 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                     let image = (image * self.in_blocks + c) * grid.h * grid.w;
                     // SAFETY: the row lies in `x`; V holds `step` rows of tiles per block of channels.
                     unsafe {
-                        self.isa.dispatch(InputRow::<T> {
+                        self.isa.dispatch(InputRow::<M, T> {
                             image: x.add(image).cast(),
                             h: grid.h,
                             w: grid.w,
                             tile_row,
                             tiles: grid.cols,
-                            columns: columns.as_mut_ptr().cast(),
                             out: v.add((c * count + i * grid.cols) * LANES),
                             plane: v_plane,
                         });
