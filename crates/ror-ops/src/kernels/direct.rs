@@ -52,6 +52,10 @@ impl Direct {
         });
     }
 
+    pub(super) fn panels_mut(&mut self) -> &mut Panels {
+        &mut self.panels
+    }
+
     pub(super) fn panels(&self) -> &Panels {
         &self.panels
     }

@@ -8,6 +8,7 @@
 //! multiply-adds and 7 of loads.
 
 use super::blocked::{Block, LANES, as_flat_mut, blocks};
+use super::memory::{Blocks, Memory};
 use super::simd::{Isa, Kernel, Simd};
 
 /// How the rows of A lie in memory: `STEP` floats apart, each row in runs of consecutive `k`.
@@ -124,7 +125,7 @@ impl<const STEP: usize> Product<STEP> {
 /// Weights packed for [`Product`]: panels of output channels, each `[planes][k][width]`.
 #[derive(Clone)]
 pub(super) struct Panels {
-    data: Vec<Block>,
+    data: Blocks,
     /// Output channels in a full panel; the last may be narrower.
     panel: usize,
     planes: usize,
@@ -138,7 +139,7 @@ impl Panels {
     pub(super) fn zeroed(isa: Isa, planes: usize, k: usize, channels: usize) -> Self {
         let out_blocks = blocks(channels);
         Self {
-            data: vec![Block::ZERO; planes * k * out_blocks],
+            data: Blocks::zeros(planes * k * out_blocks),
             panel: isa.panel(),
             planes,
             k,
@@ -193,8 +194,13 @@ impl Panels {
             .cast()
     }
 
+    /// Moves the weights into `memory`.
+    pub(super) fn move_to(&mut self, memory: &mut Memory) {
+        self.data.move_to(memory);
+    }
+
     /// Memory that the weights take, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.data.as_slice())
+        std::mem::size_of_val::<[Block]>(&self.data)
     }
 }

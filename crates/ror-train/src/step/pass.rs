@@ -5,8 +5,8 @@ use super::graph::{Conv, Graph, Node, Op, Read, Term, ValueId};
 use super::plan::{Place, Plan, image_len};
 use super::state::{ConvState, Forward, NormState, Worker};
 use ror_ops::kernels::{
-    Addend, Block, Dims, Fused, Isa, Kept, KernelError, LANES, Linear, MAX_TERMS, Output, Plain,
-    Source, Term as FusedTerm, as_flat, as_flat_mut, blocks, channel_sums, dropout,
+    Addend, Block, Blocks, Dims, Fused, Isa, Kept, KernelError, LANES, Linear, MAX_TERMS, Output,
+    Plain, Source, Term as FusedTerm, as_flat, as_flat_mut, blocks, channel_sums, dropout,
     global_average_pool, global_average_pool_gradient, pad_shortcut, pad_shortcut_gradient,
     relu_gradient, softmax_cross_entropy, sum,
 };
@@ -89,7 +89,7 @@ impl Pass<'_> {
     /// A chunk as a node reads it; `act` holds it where it is not a value itself.
     fn read<'b>(
         &self,
-        values: &'b [Vec<Block>],
+        values: &'b [Blocks],
         act: &'b mut [Block],
         read: &Read,
         first: usize,
@@ -365,7 +365,7 @@ impl Pass<'_> {
     /// A chunk of the gradient of a node's output.
     fn output_gradient<'b>(
         &self,
-        slots: &'b [Vec<Block>],
+        slots: &'b [Blocks],
         dy: &'b [Block],
         id: ValueId,
         chunk: &Chunk,
