@@ -129,7 +129,13 @@ impl Program {
             } else {
                 images_at_once(filters, from).min(most)
             };
-            Algorithm::choose(&filters.geometry, images, from.height, from.width)
+            Algorithm::choose(
+                options.isa,
+                &filters.geometry,
+                images,
+                from.height,
+                from.width,
+            )
         };
         let steps = fuse::fuse(&graph, |filters, from| {
             choose(filters, from) != Algorithm::Direct

@@ -1,5 +1,7 @@
 //! What follows a convolution, fused into the pass that stores its result.
 
+use std::ops::Range;
+
 use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
 use super::simd::Simd;
@@ -189,6 +191,21 @@ impl Epilogue {
             h: out.h,
             w: out.w,
         })
+    }
+
+    /// Asks for rows of pixels of the (unpooled) output that are about to be written.
+    #[inline(always)]
+    pub(super) fn claim<S: Simd>(&self, image: usize, blocks: Range<usize>, rows: Range<usize>) {
+        let pool = if self.pool { 2 } else { 1 };
+        let (h, w) = (self.h / pool, self.w / pool);
+        for block in blocks {
+            let plane = (image * self.blocks + block) * h;
+            for line in (plane + rows.start / pool) * w..(plane + rows.end / pool) * w {
+                for out in [self.raw, self.preact].into_iter().filter(|p| !p.is_null()) {
+                    S::claim(out.wrapping_add(line * LANES));
+                }
+            }
+        }
     }
 
     /// Finishes a run of pixels of one block of channels, `len` blocks from `c`, the first being pixel `first`.

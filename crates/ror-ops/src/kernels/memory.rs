@@ -3,7 +3,7 @@
 //! A network's packed weights are tens of megabytes that every few images walk through. In pages of 4 KiB they are
 //! more pages than a processor keeps translations of.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Memory {
     /// ```
     pub fn new(len: usize) -> Self {
         Self {
-            region: Arc::new(Region::new(len)),
+            region: Arc::new(Region::large(len)),
             used: 0,
         }
     }
@@ -71,7 +71,12 @@ unsafe impl Sync for Blocks {}
 impl Blocks {
     /// `len` blocks of zeros in memory of their own.
     pub fn zeros(len: usize) -> Self {
-        Memory::new(len).zeros(len)
+        let region = Region::heap(len);
+        Self {
+            start: region.start,
+            len,
+            region: Some(Arc::new(region)),
+        }
     }
 
     /// Moves the values into `memory`.
@@ -126,11 +131,15 @@ impl std::fmt::Debug for Blocks {
     }
 }
 
+/// Zeroed memory of its own.
 #[derive(Debug)]
 struct Region {
     start: NonNull<Block>,
     len: usize,
+    /// What it was taken as.
     layout: Layout,
+    /// Whether it is pages of the system rather than a piece of the heap.
+    mapped: bool,
 }
 
 // SAFETY: it only owns the memory; who may use which part is `Blocks`' matter.
@@ -139,57 +148,107 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(len: usize) -> Self {
+    fn heap(len: usize) -> Self {
         let bytes = len.saturating_mul(size_of::<Block>());
-        let large = bytes >= LARGE_PAGE;
-        let (size, align) = if large {
-            // A partly used page is a whole one.
-            (
-                bytes.saturating_add(LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE,
-                LARGE_PAGE,
-            )
-        } else {
-            (bytes.max(size_of::<Block>()), align_of::<Block>())
-        };
-        let layout = match Layout::from_size_align(size, align) {
-            Ok(layout) => layout,
+        let Ok(layout) =
+            Layout::from_size_align(bytes.max(size_of::<Block>()), align_of::<Block>())
+        else {
             // More than the address space holds; as for a vector.
-            Err(_) => handle_alloc_error(Layout::new::<Block>()),
+            handle_alloc_error(Layout::new::<Block>())
         };
         // SAFETY: the size is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
+        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
             handle_alloc_error(layout)
         };
-        if large {
-            large_pages(start, size);
-        }
-        // SAFETY: the allocation has `bytes` bytes.
-        unsafe { start.write_bytes(0, bytes) };
         Self {
             start: start.cast(),
             len,
             layout,
+            mapped: false,
+        }
+    }
+
+    /// In large pages where there is enough to fill one and the system gives them.
+    fn large(len: usize) -> Self {
+        let bytes = len.saturating_mul(size_of::<Block>());
+        let layout = Layout::from_size_align(bytes, LARGE_PAGE)
+            .and_then(|layout| Layout::from_size_align(layout.pad_to_align().size(), LARGE_PAGE));
+        match layout {
+            Ok(layout) if bytes >= LARGE_PAGE => match pages::map(layout) {
+                Some(start) => Self {
+                    start: start.cast(),
+                    len,
+                    layout,
+                    mapped: true,
+                },
+                None => Self::heap(len),
+            },
+            _ => Self::heap(len),
         }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: `alloc` gave it with this layout.
-        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
+        let start = self.start.cast::<u8>();
+        if self.mapped {
+            // SAFETY: `map` gave it for this layout.
+            unsafe { pages::unmap(start, self.layout) }
+        } else {
+            // SAFETY: `alloc_zeroed` gave it for this layout.
+            unsafe { dealloc(start.as_ptr(), self.layout) }
+        }
     }
 }
 
-/// Asks for large pages, before the memory is touched.
+/// Pages of the system: zeroed, and in memory only once they are touched.
 #[cfg(target_os = "linux")]
-fn large_pages(start: NonNull<u8>, size: usize) {
-    use rustix::mm::{Advice, madvise};
-    // SAFETY: the advice changes how the range is backed, not what it holds. Refused, pages stay small.
-    let _ = unsafe { madvise(start.as_ptr().cast(), size, Advice::LinuxHugepage) };
+mod pages {
+    use super::{Layout, NonNull};
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+    /// Pages of the layout's size and alignment, both multiples of a page.
+    pub(super) fn map(layout: Layout) -> Option<NonNull<u8>> {
+        let (size, align) = (layout.size(), layout.align());
+        let whole = size.checked_add(align)?;
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: new pages at an address that the system chooses, of which what lies before and behind the aligned
+        // part is given back. Refused, the advice leaves pages small.
+        unsafe {
+            let base = mmap_anonymous(std::ptr::null_mut(), whole, access, flags).ok()?;
+            let before = base.cast::<u8>().align_offset(align);
+            let start = base.cast::<u8>().add(before);
+            if before > 0 {
+                let _ = munmap(base, before);
+            }
+            if before < align {
+                let _ = munmap(start.add(size).cast(), align - before);
+            }
+            let _ = madvise(start.cast(), size, Advice::LinuxHugepage);
+            NonNull::new(start)
+        }
+    }
+
+    /// Gives pages back.
+    ///
+    /// # Safety
+    /// They came from [`map`] with this layout, and nobody uses them.
+    pub(super) unsafe fn unmap(start: NonNull<u8>, layout: Layout) {
+        // SAFETY: passes on the contract. It cannot fail for pages that are there.
+        let _ = unsafe { munmap(start.as_ptr().cast(), layout.size()) };
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn large_pages(_: NonNull<u8>, _: usize) {}
+mod pages {
+    use super::{Layout, NonNull};
+
+    pub(super) fn map(_: Layout) -> Option<NonNull<u8>> {
+        None
+    }
+
+    pub(super) unsafe fn unmap(_: NonNull<u8>, _: Layout) {}
+}
 
 #[cfg(test)]
 mod tests {

@@ -51,7 +51,7 @@ impl ConvState {
                     0.0;
                     geometry.inputs * geometry.outputs * geometry.kernel.0 * geometry.kernel.1
                 ];
-            let algorithm = Algorithm::choose(&geometry, images, h, w);
+            let algorithm = Algorithm::choose(isa, &geometry, images, h, w);
             let bias = vec![0.0; geometry.outputs];
             let conv = Conv2d::new(isa, geometry, algorithm, &zeros, Some(&bias))?;
             (

@@ -70,7 +70,7 @@ impl InputGradient {
                 padding: kh - 1 - padding,
                 ..geometry
             };
-            let algorithm = Algorithm::choose(&turned, images, h, w);
+            let algorithm = Algorithm::choose(isa, &turned, images, h, w);
             Method::Turned(Box::new(Conv2d::new(
                 isa, turned, algorithm, &weight, None,
             )?))

@@ -24,7 +24,7 @@ use super::geometry::Filters;
 use super::simd::Isa;
 use filters::PackPanel;
 pub(super) use gradient::WinogradGradient;
-use tiles::{InputRow, OutputRow};
+use tiles::{Claim, InputRow, OutputRow};
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`.
 #[derive(Clone)]
@@ -47,6 +47,9 @@ pub(super) struct Grid {
 
 /// How much of the second-level cache a block of tiles may take, in blocks of 16 floats.
 const CACHE: usize = 160 * 1024 / 64;
+
+/// Tiles whose pixels are asked for at once: of more, the first would be gone before they are written.
+const MOST_CLAIMED: usize = 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Transforms and packs 3x3 filters.
@@ -120,6 +123,39 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         )
     }
 
+    /// Asks for the pixels of the output that other threads have read, all of them at once: stores would wait for one
+    /// after the other. Where threads share the output by its channels that is all of it, else the rows at its seams.
+    fn claim(&self, grid: Grid, epilogue: &Epilogue, rows: &Range<usize>, panels: &Range<usize>) {
+        let (first, last) = (rows.start, rows.end - 1);
+        let claim = |row: usize, part: Range<usize>| {
+            let panel = |i: usize| self.panels.columns(i);
+            let (end, width) = panel(panels.end - 1);
+            // SAFETY: it reads and writes nothing.
+            unsafe {
+                self.isa.dispatch(Claim {
+                    epilogue,
+                    image: row / grid.rows,
+                    blocks: panel(panels.start).0..end + width / LANES,
+                    rows: part.start..part.end.min(grid.h),
+                });
+            }
+        };
+        let top = |row: usize| row % grid.rows * M;
+        if panels.len() < self.panels.count() {
+            if rows.len() * grid.cols <= MOST_CLAIMED {
+                rows.clone()
+                    .for_each(|row| claim(row, top(row)..top(row) + M));
+            }
+            return;
+        }
+        if first % grid.rows != 0 {
+            claim(first, top(first)..top(first) + 2);
+        }
+        if (last + 1) % grid.rows != 0 {
+            claim(last, top(last) + M - 2..top(last) + M);
+        }
+    }
+
     /// Convolves `rows` of tiles (counted through all images) into the output channels of `panels`.
     ///
     /// # Safety
@@ -137,6 +173,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         if rows.is_empty() || panels.is_empty() {
             return;
         }
+        self.claim(grid, epilogue, &rows, &panels);
         // Blocks of nearly equal size.
         let step = rows
             .len()

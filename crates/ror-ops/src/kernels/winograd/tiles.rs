@@ -22,6 +22,22 @@ pub(super) struct InputRow<const M: usize, const T: usize> {
     pub plane: usize,
 }
 
+/// Asks for rows of pixels that are about to be written.
+pub(super) struct Claim<'a> {
+    pub epilogue: &'a Epilogue,
+    pub image: usize,
+    pub blocks: Range<usize>,
+    pub rows: Range<usize>,
+}
+
+impl Kernel for Claim<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        self.epilogue.claim::<S>(self.image, self.blocks, self.rows);
+    }
+}
+
 /// A row of the padding, as long as a tile.
 static ZEROS: [f32; 6 * LANES] = [0.0; 6 * LANES];
 
