@@ -10,6 +10,7 @@ use crate::error::{At, Error, ErrorKind, Result};
 use crate::folder;
 use crate::image::Size;
 use crate::normalisation::Normalisation;
+use crate::svhn;
 
 /// Which part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +32,8 @@ impl fmt::Display for Split {
 
 /// Called with the work done so far and the whole of it, possibly from several threads at once.
 ///
-/// The units are images of a folder, bytes of an archive, or files of an unpacked one.
+/// The units are images of a folder, bytes of an archive or of SVHN's files, or files of an unpacked
+/// archive.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// How to open a [`Dataset`].
@@ -41,6 +43,9 @@ pub struct Options<'a> {
     pub size: Size,
     /// CIFAR-100's 20 superclasses instead of its 100 classes. Default: no.
     pub coarse: bool,
+    /// SVHN's extra images beside its training images, as the paper trains. Default: no. Other
+    /// datasets have none, which is an error.
+    pub extra: bool,
     /// The most bytes that decoded images may take. Default: 8 GiB.
     pub memory_limit: u64,
     /// Told how far it is. Default: nobody.
@@ -52,6 +57,7 @@ impl Default for Options<'_> {
         Self {
             size: Size::CIFAR,
             coarse: false,
+            extra: false,
             memory_limit: 8 << 30,
             progress: &|_, _| {},
         }
@@ -63,6 +69,7 @@ impl fmt::Debug for Options<'_> {
         f.debug_struct("Options")
             .field("size", &self.size)
             .field("coarse", &self.coarse)
+            .field("extra", &self.extra)
             .field("memory_limit", &self.memory_limit)
             .finish_non_exhaustive()
     }
@@ -94,6 +101,8 @@ pub enum Format {
     CifarBinary,
     /// CIFAR's python layout.
     CifarPython,
+    /// SVHN's MAT-files.
+    Svhn,
     /// Not at all: the images were made in memory.
     Memory,
 }
@@ -176,7 +185,9 @@ impl Dataset {
     /// - a folder with a folder per class, which then is any split that is asked for;
     /// - CIFAR-10 or CIFAR-100 in the official binary or python layout: the folder with its files,
     ///   the folder above under the official name, or the official `.tar.gz`, which is read as a
-    ///   stream and not unpacked to the disk.
+    ///   stream and not unpacked to the disk;
+    /// - SVHN's cropped digits: a folder with the official `train_32x32.mat` and `test_32x32.mat`,
+    ///   and `extra_32x32.mat` where [`Options::extra`] asks for it.
     ///
     /// The content decides which it is. Images of another size are fitted as by
     /// [`Image::fit`](crate::Image::fit). Images are in the order of their files and, in folders, of
@@ -189,6 +200,13 @@ impl Dataset {
     pub fn open(path: impl AsRef<Path>, split: Split, options: &Options<'_>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = fs::metadata(path).at(path)?;
+        if metadata.is_dir() && svhn::is_folder(path) {
+            return svhn::open(path, split, options);
+        }
+        if options.extra {
+            let file = format!("{} of SVHN", svhn::EXTRA);
+            return Err(Error::new(path, ErrorKind::Missing(file)));
+        }
         if metadata.is_dir() {
             if let Some(layout) = Layout::of_folder(path) {
                 return cifar::open_folder(path, layout, split, options);

@@ -1,7 +1,7 @@
 //! Image datasets for RoR networks.
 //!
 //! - [`Dataset`]: labelled images in memory as bytes (N, H, W, 3), opened from image folders or
-//!   CIFAR-10/100 in any official layout, and handed out as normalised float batches (B, 3, H, W).
+//!   CIFAR-10/100 and SVHN in any official layout, and handed out as normalised float batches (B, 3, H, W).
 //! - [`Image`]: one JPEG or PNG, decoded and fitted to a [`Size`]; [`image_files`] finds them.
 //! - [`Normalisation`]: from bytes to what a network was trained on.
 //! - [`Augment`]: random changes to training images, drawn from a [`Generator`].
@@ -28,5 +28,8 @@ mod folder;
 mod generator;
 mod image;
 mod jpeg;
+mod mat;
 mod normalisation;
 pub mod npy;
+mod reported;
+mod svhn;
