@@ -1,6 +1,6 @@
 //! Image datasets for RoR networks.
 //!
-//! - [`Dataset`]: labelled images in memory as bytes (N, H, W, 3), opened from image folders or
+//! - [`Dataset`]: labelled images as bytes (N, H, W, 3), in memory or decoded on demand, opened from image folders or
 //!   CIFAR-10/100 and SVHN in any official layout, and handed out as normalised float batches (B, 3, H, W).
 //! - [`Image`]: one JPEG or PNG, decoded and fitted to a [`Size`]; [`image_files`] finds them.
 //! - [`Normalisation`]: from bytes to what a network was trained on.
@@ -31,5 +31,6 @@ mod jpeg;
 mod mat;
 mod normalisation;
 pub mod npy;
+mod region;
 mod reported;
 mod svhn;

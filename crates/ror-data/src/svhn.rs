@@ -9,9 +9,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::dataset::{Dataset, Format, Options, Provenance, Split};
+use crate::dataset::{Dataset, Format, Options, Progress, Provenance, Split, Store};
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::image::{Image, Size};
 use crate::mat::{self, Array};
 
 const TRAIN: &str = "train_32x32.mat";
@@ -47,108 +46,108 @@ pub(crate) fn open(folder: &Path, split: Split, options: &Options<'_>) -> Result
         let bytes = fs::metadata(&path).at(&path)?.len() as usize;
         files.push((path, bytes));
     }
-    let mut dataset = Dataset {
-        images: Vec::new(),
-        labels: Vec::new(),
+    let whole = files.iter().map(|(_, bytes)| bytes).sum();
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    let mut before = 0;
+    for (path, bytes) in files {
+        let progress = |done, _| (options.progress)(before + done, whole);
+        read(&path, options, &progress, &mut images, &mut labels)?;
+        before += bytes;
+    }
+    Ok(Dataset {
+        store: Store::Memory(images),
+        resized: if options.resizes_small() {
+            labels.len()
+        } else {
+            0
+        },
+        labels,
         classes: (0..10).map(|digit| digit.to_string()).collect(),
         size: options.size,
-        resized: 0,
         provenance: Provenance {
-            name: if names.len() == 1 {
-                "SVHN"
-            } else {
-                "SVHN with extra"
+            name: match names {
+                [_] => "SVHN",
+                _ => "SVHN with extra",
             }
             .to_owned(),
             path: folder.to_owned(),
             format: Format::Svhn,
             split: Some(split),
         },
-    };
-    let whole = files.iter().map(|(_, bytes)| bytes).sum();
-    let mut before = 0;
-    for (path, bytes) in files {
-        let progress = |done, _| (options.progress)(before + done, whole);
-        dataset.add_svhn(&path, options, &progress)?;
-        before += bytes;
-    }
-    if options.size != Size::CIFAR {
-        dataset.resized = dataset.len();
-    }
-    Ok(dataset)
+    })
 }
 
-impl Dataset {
-    fn add_svhn(
-        &mut self,
-        path: &Path,
-        options: &Options<'_>,
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<()> {
-        let before = self.labels.len();
-        let (mut images, mut labels) = (None, None);
-        mat::each_array(path, progress, |array| {
-            match array.name.as_str() {
-                "X" if images.is_none() => {
-                    images = Some(self.add_images(before, array, options)?);
-                }
-                "y" if labels.is_none() => labels = Some(read_labels(array, options)?),
-                "X" | "y" => {
-                    let text = format!("`{}` is there twice", array.name);
-                    return Err(ErrorKind::Mat(text));
-                }
-                _ => {}
+/// Appends the images and labels of a file.
+fn read(
+    path: &Path,
+    options: &Options<'_>,
+    progress: Progress<'_>,
+    images: &mut Vec<u8>,
+    labels: &mut Vec<u32>,
+) -> Result<()> {
+    let (mut x, mut y) = (None, None);
+    mat::each_array(path, progress, |array| {
+        match array.name.as_str() {
+            "X" if x.is_none() => x = Some(read_images(array, labels.len(), options, images)?),
+            "y" if y.is_none() => y = Some(read_labels(array, options)?),
+            "X" | "y" => {
+                let text = format!("`{}` is there twice", array.name);
+                return Err(ErrorKind::Mat(text));
             }
-            Ok(())
-        })?;
-        let missing = |name: &str| Error::new(path, ErrorKind::Missing(format!("array `{name}`")));
-        let images = images.ok_or_else(|| missing("X"))?;
-        let labels = labels.ok_or_else(|| missing("y"))?;
-        if images != labels.len() {
-            let text = format!("{images} images with {} labels", labels.len());
-            return Err(Error::new(path, ErrorKind::Mat(text)));
+            _ => {}
         }
-        self.labels.extend(labels);
         Ok(())
+    })?;
+    let missing = |name: &str| Error::new(path, ErrorKind::Missing(format!("array `{name}`")));
+    let (x, y) = (
+        x.ok_or_else(|| missing("X"))?,
+        y.ok_or_else(|| missing("y"))?,
+    );
+    if x != y.len() {
+        let text = format!("{x} images with {} labels", y.len());
+        return Err(Error::new(path, ErrorKind::Mat(text)));
     }
+    labels.extend(y);
+    Ok(())
+}
 
-    /// Appends the images of `X`; how many there are.
-    fn add_images(
-        &mut self,
-        before: usize,
-        array: &mut Array<'_>,
-        options: &Options<'_>,
-    ) -> Result<usize, ErrorKind> {
-        let count = match (array.class, array.shape.as_slice()) {
-            ("uint8", [SIDE, SIDE, 3, n]) => *n,
-            // MATLAB drops trailing dimensions of one.
-            ("uint8", [SIDE, SIDE, 3]) => 1,
-            (class, shape) => {
-                return Err(ErrorKind::Mat(format!(
-                    "`X`: expected uint8 (32, 32, 3, N), found {class} {shape:?}"
-                )));
-            }
-        };
-        let total = options.bytes_of(before + count)?;
-        let mut data = array.data()?;
-        let start = self.images.len();
-        self.images.reserve_exact(total - start);
-        let bytes = options.size.area() * 3;
-        let mut block = vec![0; BLOCK.min(count) * IMAGE];
-        let mut done = 0;
-        while done < count {
-            let n = (count - done).min(BLOCK);
-            data.bytes(&mut block[..n * IMAGE])?;
-            let at = self.images.len();
-            self.images.resize(at + n * bytes, 0);
-            self.images[at..]
-                .par_chunks_exact_mut(bytes)
-                .zip(block.par_chunks_exact(IMAGE))
-                .for_each(|(out, columns)| write_image(columns, options.size, out));
-            done += n;
+/// Appends the images of `X` to those `before`; how many there are.
+fn read_images(
+    array: &mut Array<'_>,
+    before: usize,
+    options: &Options<'_>,
+    images: &mut Vec<u8>,
+) -> Result<usize, ErrorKind> {
+    let count = match (array.class, array.shape.as_slice()) {
+        ("uint8", [SIDE, SIDE, 3, n]) => *n,
+        // MATLAB drops trailing dimensions of one.
+        ("uint8", [SIDE, SIDE, 3]) => 1,
+        (class, shape) => {
+            return Err(ErrorKind::Mat(format!(
+                "`X`: expected uint8 (32, 32, 3, N), found {class} {shape:?}"
+            )));
         }
-        Ok(count)
+    };
+    let total = options.bytes_of(before + count)?;
+    let mut data = array.data()?;
+    images.reserve_exact(total - images.len());
+    let bytes = options.size.area() * 3;
+    let mut block = vec![0; BLOCK.min(count) * IMAGE];
+    let mut done = 0;
+    while done < count {
+        let n = (count - done).min(BLOCK);
+        data.bytes(&mut block[..n * IMAGE])?;
+        let at = images.len();
+        images.resize(at + n * bytes, 0);
+        images[at..]
+            .par_chunks_exact_mut(bytes)
+            .zip(block.par_chunks_exact(IMAGE))
+            .for_each(|(out, columns)| {
+                options.fit_small(out, |pixels| by_rows(columns, pixels));
+            });
+        done += n;
     }
+    Ok(count)
 }
 
 /// The labels of `y` as digits.
@@ -171,21 +170,11 @@ fn read_labels(array: &mut Array<'_>, options: &Options<'_>) -> Result<Vec<u32>,
     labels.iter().enumerate().map(digit).collect()
 }
 
-/// From three planes of columns to (H, W, 3).
-fn write_image(columns: &[u8], size: Size, out: &mut [u8]) {
-    let rows = |out: &mut [u8]| {
-        for (at, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let from = at % SIDE * SIDE + at / SIDE;
-            *pixel = [0, 1, 2].map(|channel| columns[channel * SIDE * SIDE + from]);
-        }
-    };
-    if size == Size::CIFAR {
-        return rows(out);
-    }
-    let mut pixels = vec![0; IMAGE];
-    rows(&mut pixels);
-    if let Some(image) = Image::from_pixels(pixels, Size::CIFAR) {
-        out.copy_from_slice(image.fit(size).pixels());
+/// From three planes of columns to (32, 32, 3).
+fn by_rows(columns: &[u8], out: &mut [u8]) {
+    for (at, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let from = at % SIDE * SIDE + at / SIDE;
+        *pixel = [0, 1, 2].map(|channel| columns[channel * SIDE * SIDE + from]);
     }
 }
 

@@ -81,11 +81,18 @@ impl Subset {
         &self.indices
     }
 
-    /// A checksum of pixels, labels and their order.
-    pub(crate) fn checksum(&self) -> u32 {
-        self.indices.iter().fold(0, |sum, &index| {
+    /// A checksum of labels, their order, and pixels, or what stands for pixels in files.
+    ///
+    /// # Errors
+    /// A file that is gone.
+    pub(crate) fn checksum(&self) -> Result<u32> {
+        self.indices.iter().try_fold(0, |sum, &index| {
             let label = self.data.labels()[index].to_le_bytes();
-            crc32c::crc32c_append(crc32c::crc32c_append(sum, &label), self.data.image(index))
+            let image = self.data.identity(index)?;
+            Ok(crc32c::crc32c_append(
+                crc32c::crc32c_append(sum, &label),
+                &image,
+            ))
         })
     }
 }

@@ -143,7 +143,7 @@ fn measure(args: &Args, runner: &mut Runner, data: &Dataset) -> Result<Metrics> 
     let mut done = 0;
     while done < data.len() {
         let end = (done + args.batch_size).min(data.len());
-        data.batch(done..end, &normalisation, &mut pixels);
+        data.batch(done..end, &normalisation, &mut pixels)?;
         let logits = runner.logits(&pixels, end - done, size)?;
         for (logits, &label) in logits
             .chunks_exact(runner.outputs())

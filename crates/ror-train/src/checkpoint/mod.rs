@@ -40,20 +40,22 @@ pub(crate) struct DataStamp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) images: usize,
-    /// CRC-32C of labels and pixels.
+    /// CRC-32C of labels and pixels, or of labels, paths and lengths of files.
     pub(crate) checksum: u32,
 }
 
 impl DataStamp {
-    pub(crate) fn of(train: &Subset, validation: Option<&Subset>) -> Self {
-        let stamp = |s: &Subset| Stamp {
-            images: s.len(),
-            checksum: s.checksum(),
+    pub(crate) fn of(train: &Subset, validation: Option<&Subset>) -> Result<Self> {
+        let stamp = |s: &Subset| -> Result<Stamp> {
+            Ok(Stamp {
+                images: s.len(),
+                checksum: s.checksum()?,
+            })
         };
-        Self {
-            train: stamp(train),
-            validation: validation.map(stamp),
-        }
+        Ok(Self {
+            train: stamp(train)?,
+            validation: validation.map(stamp).transpose()?,
+        })
     }
 }
 
