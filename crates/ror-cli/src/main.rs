@@ -4,6 +4,7 @@
 
 mod commands;
 mod confusion;
+mod data;
 mod model;
 mod normalise;
 mod output;

@@ -1,20 +1,20 @@
 //! `ror eval`
 
+use crate::data::{self, DataOptions, SplitArg, centre_crop, share};
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
-use crate::output::{note, print, print_json, table, target, write_file};
+use crate::output::{print, print_json, table, target, write_file};
 use crate::progress::Progress;
 use crate::runner::{EngineOptions, Runner};
 use anyhow::{Result, bail};
-use clap::ValueEnum;
-use ror_data::{Dataset, Options, Split};
+use ror_data::{Dataset, Options};
 use ror_train::{Evaluation, Metrics};
 use std::path::{Path, PathBuf};
 
 /// Measure accuracy on a labelled data set
 ///
-/// The data is an image folder (train/ and test/ or val/, a folder per class), or CIFAR-10 or
-/// CIFAR-100 in the official binary or python layout, unpacked or as .tar.gz.
+/// The data is an image folder (train/ and test/ or val/, a folder per class), CIFAR-10 or CIFAR-100
+/// in the official binary or python layout, unpacked or as .tar.gz, or a folder with SVHN's .mat files.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  \
     ror eval --weights w.safetensors --data cifar-10-binary.tar.gz --confusion confusion.svg")]
@@ -28,9 +28,12 @@ pub(crate) struct Args {
     /// Which part of it
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
-    /// CIFAR-100's 20 coarse classes instead of its 100
-    #[arg(long)]
-    coarse: bool,
+    #[command(flatten)]
+    data_options: DataOptions,
+    /// Look at this share of a picture's shorter side, in the centre [default: 0.875, as 224 of 256,
+    /// for ImageNet networks, else 1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    centre_crop: Option<f64>,
     #[command(flatten)]
     weights_options: WeightsOptions,
     #[command(flatten)]
@@ -46,13 +49,6 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SplitArg {
-    Train,
-    #[value(alias = "val")]
-    Test,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -87,26 +83,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn open(args: &Args, runner: &Runner) -> Result<Dataset> {
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Test => Split::Test,
-    };
-    let progress = Progress::new("read");
     let options = Options {
         size: runner.size,
-        coarse: args.coarse,
-        progress: &|done, total| progress.set(done, total),
-        ..Options::default()
+        centre_crop: args
+            .centre_crop
+            .unwrap_or_else(|| centre_crop(&runner.description)),
+        ..args.data_options.options()
     };
-    let data = Dataset::open(&args.data, split, &options)?;
-    if data.resized() > 0 {
-        note(&format!(
-            "note: {} images were resized to {}",
-            data.resized(),
-            runner.size
-        ));
-    }
-    Ok(data)
+    Ok(data::open(&args.data, args.split.into(), &options)?)
 }
 
 fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
