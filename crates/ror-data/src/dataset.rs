@@ -133,6 +133,19 @@ pub enum Format {
     Memory,
 }
 
+/// In words.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Folder => "image folder",
+            Self::CifarBinary => "CIFAR binary",
+            Self::CifarPython => "CIFAR python",
+            Self::Svhn => "SVHN MAT-files",
+            Self::Memory => "memory",
+        })
+    }
+}
+
 /// Where a dataset came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
