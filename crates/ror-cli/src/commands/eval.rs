@@ -5,11 +5,16 @@ use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{print, print_json, table, target, write_file};
 use crate::progress::Progress;
-use crate::runner::{EngineOptions, Runner};
+use crate::runner::{EngineOptions, Runner, averaged};
 use anyhow::{Result, bail};
-use ror_data::{Dataset, Options};
+use rayon::prelude::*;
+use ror_data::{Dataset, Normalisation, Options, Size, ten_crops};
 use ror_train::{Evaluation, Metrics};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// The share of an image's side that each of ten crops has.
+const TEN_CROP_SHARE: f64 = 0.875;
 
 /// Measure accuracy on a labelled data set
 ///
@@ -34,6 +39,11 @@ pub(crate) struct Args {
     /// for ImageNet networks, else 1]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     centre_crop: Option<f64>,
+    /// Average the probabilities of ten crops of an image: corners and centre, each also mirrored, cut
+    /// out of the image at a size of which each is 0.875 (or the share of --centre-crop): 224 of 256
+    /// pixels, 32 of 37
+    #[arg(long)]
+    ten_crop: bool,
     #[command(flatten)]
     weights_options: WeightsOptions,
     #[command(flatten)]
@@ -83,11 +93,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn open(args: &Args, runner: &Runner) -> Result<Dataset> {
+    let (size, centre_crop) = if args.ten_crop {
+        let share = args.centre_crop.unwrap_or(TEN_CROP_SHARE);
+        (runner.size.enlarged(share), 1.0)
+    } else {
+        let usual = || centre_crop(&runner.description);
+        (runner.size, args.centre_crop.unwrap_or_else(usual))
+    };
     let options = Options {
-        size: runner.size,
-        centre_crop: args
-            .centre_crop
-            .unwrap_or_else(|| centre_crop(&runner.description)),
+        size,
+        centre_crop,
         ..args.data_options.options()
     };
     Ok(data::open(&args.data, args.split.into(), &options)?)
@@ -121,24 +136,53 @@ fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
 fn measure(args: &Args, runner: &mut Runner, data: &Dataset) -> Result<Metrics> {
     let mut metrics = Metrics::new(data.classes().len());
     let progress = Progress::new("images");
-    let size = (data.size().height(), data.size().width());
+    let size = (runner.size.height(), runner.size.width());
     let normalisation = runner.normalisation();
+    let crops = if args.ten_crop { 10 } else { 1 };
+    let step = (args.batch_size / crops).max(1);
     let mut pixels = Vec::new();
     let mut done = 0;
     while done < data.len() {
-        let end = (done + args.batch_size).min(data.len());
-        data.batch(done..end, &normalisation, &mut pixels)?;
-        let logits = runner.logits(&pixels, end - done, size)?;
+        let end = (done + step).min(data.len());
+        if args.ten_crop {
+            ten_crops_of(data, done..end, runner.size, &normalisation, &mut pixels)?;
+        } else {
+            data.batch(done..end, &normalisation, &mut pixels)?;
+        }
+        let logits = runner.logits(&pixels, (end - done) * crops, size)?;
+        let outputs = runner.outputs();
         for (logits, &label) in logits
-            .chunks_exact(runner.outputs())
+            .chunks_exact(outputs * crops)
             .zip(&data.labels()[done..end])
         {
-            metrics.add(logits, label as usize);
+            if args.ten_crop {
+                metrics.add(&averaged(logits, outputs), label as usize);
+            } else {
+                metrics.add(logits, label as usize);
+            }
         }
         done = end;
         progress.set(done, data.len());
     }
     Ok(metrics)
+}
+
+/// Fills `batch` with the ten crops of each image, (10 N, 3, H, W).
+fn ten_crops_of(
+    data: &Dataset,
+    indices: Range<usize>,
+    size: Size,
+    normalisation: &Normalisation,
+    batch: &mut Vec<f32>,
+) -> Result<()> {
+    let crops = indices.into_par_iter().map(|index| {
+        let image = data.image(index)?;
+        Ok(ten_crops(&image, data.size(), size))
+    });
+    let crops: Vec<[Vec<u8>; 10]> = crops.collect::<Result<_>>()?;
+    batch.clear();
+    normalisation.append(crops.as_flattened().iter().map(Vec::as_slice), batch);
+    Ok(())
 }
 
 fn text(evaluation: &Evaluation, data: &Dataset) -> String {
