@@ -124,7 +124,7 @@ impl Trainer {
                 config.epochs,
                 loader.batches(),
             ),
-            stamp: DataStamp::of(loader.subset(), data.validation.as_ref())?,
+            stamp: DataStamp::of(loader.subset(), data.validation.as_ref()),
             loader,
             validation: data.validation,
             progress: Progress::default(),

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{Dataset, Store};
 use crate::augment::Augment;
-use crate::error::{At, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::generator::Generator;
 use crate::image::Image;
 use crate::normalisation::Normalisation;
@@ -28,10 +28,7 @@ impl Dataset {
     /// If there is no such image.
     pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
         match &self.store {
-            Store::Memory(images) => {
-                let bytes = self.size.area() * 3;
-                Ok(Cow::Borrowed(&images[index * bytes..][..bytes]))
-            }
+            Store::Memory(images) => Ok(Cow::Borrowed(self.pixels(images, index))),
             Store::Files { .. } => Ok(Cow::Owned(self.picture(index)?.into_pixels())),
         }
     }
@@ -47,8 +44,8 @@ impl Dataset {
     /// If there is no such image.
     pub fn picture(&self, index: usize) -> Result<Image> {
         match &self.store {
-            Store::Memory(_) => {
-                let pixels = self.image(index)?.into_owned();
+            Store::Memory(images) => {
+                let pixels = self.pixels(images, index).to_vec();
                 let values = pixels.len();
                 Image::from_pixels(pixels, self.size).ok_or_else(|| {
                     let shape = vec![self.size.height(), self.size.width(), 3];
@@ -127,24 +124,25 @@ impl Dataset {
         Ok(())
     }
 
-    /// Bytes that tell an image from others: its pixels, or, where it is not in memory, its path
-    /// below the dataset's and the length of its file.
-    ///
-    /// # Errors
-    ///
-    /// A file that is gone.
+    /// Bytes that tell an image from others: its pixels, or, where those are not in memory, its path
+    /// below the dataset's. A file that was damaged and is whole again is the same image.
     ///
     /// # Panics
     ///
     /// If there is no such image.
-    pub fn identity(&self, index: usize) -> Result<Cow<'_, [u8]>> {
-        let Store::Files { files, .. } = &self.store else {
-            return self.image(index);
-        };
-        let file = &files[index];
-        let below = file.strip_prefix(&self.provenance.path).unwrap_or(file);
-        let length = std::fs::metadata(file).at(file)?.len();
-        let name = below.as_os_str().as_encoded_bytes();
-        Ok(Cow::Owned([name, &length.to_le_bytes()].concat()))
+    pub fn identity(&self, index: usize) -> &[u8] {
+        match &self.store {
+            Store::Memory(images) => self.pixels(images, index),
+            Store::Files { files, .. } => {
+                let file = &files[index];
+                let below = file.strip_prefix(&self.provenance.path).unwrap_or(file);
+                below.as_os_str().as_encoded_bytes()
+            }
+        }
+    }
+
+    fn pixels<'a>(&self, images: &'a [u8], index: usize) -> &'a [u8] {
+        let bytes = self.size.area() * 3;
+        &images[index * bytes..][..bytes]
     }
 }
