@@ -168,7 +168,8 @@ impl Image {
     /// by 1 / `share`, and the centre cut out of that.
     ///
     /// With 0.875, or 224 / 256, that is how networks for ImageNet are measured: the shorter side
-    /// scaled to 256 pixels, a centre of 224 x 224. A share that is not between 0 and 1 is taken as 1.
+    /// scaled to 256 pixels, a centre of 224 x 224, here to within half a pixel. A share that is not
+    /// between 0 and 1 is taken as 1.
     pub fn fit_centre(self, size: Size, share: f64) -> Self {
         let larger = size.enlarged(share);
         if larger == size {

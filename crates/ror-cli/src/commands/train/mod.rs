@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// The model; without it that of --config or --init
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
-    /// The data set
+    /// The data set: whatever `ror eval --data` takes
     #[arg(short, long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Go on with the run in OUT
