@@ -4,6 +4,7 @@
 
 mod commands;
 mod confusion;
+mod data;
 mod model;
 mod normalise;
 mod output;
@@ -30,6 +31,7 @@ enum Command {
     Graph(commands::graph::Args),
     Predict(commands::predict::Args),
     Eval(commands::eval::Args),
+    Data(commands::data::Args),
     Convert(commands::convert::Args),
     Bench(commands::bench::Args),
     Train(Box<commands::train::Args>),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Graph(args) => commands::graph::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Data(args) => commands::data::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Train(args) => commands::train::run(&args),

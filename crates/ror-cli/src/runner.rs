@@ -213,3 +213,43 @@ pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let sum: f64 = exp.iter().sum();
     exp.iter().map(|&e| (e / sum) as f32).collect()
 }
+
+/// Logits whose probabilities are the mean of the probabilities of several rows of logits.
+pub(crate) fn averaged(rows: &[f32], classes: usize) -> Vec<f32> {
+    let log_sum_exp = |values: &mut dyn Iterator<Item = f64>| {
+        let values: Vec<f64> = values.collect();
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        largest + values.iter().map(|v| (v - largest).exp()).sum::<f64>().ln()
+    };
+    let rows: Vec<&[f32]> = rows.chunks_exact(classes).collect();
+    let totals: Vec<f64> = rows
+        .iter()
+        .map(|row| log_sum_exp(&mut row.iter().map(|&l| f64::from(l))))
+        .collect();
+    let count = (rows.len() as f64).ln();
+    (0..classes)
+        .map(|class| {
+            let logs = rows.iter().zip(&totals);
+            let mut logs = logs.map(|(row, total)| f64::from(row[class]) - total);
+            (log_sum_exp(&mut logs) - count) as f32
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_averaged_not_logits() {
+        let rows = [0.8f32, 0.2, 0.4, 0.6].map(f32::ln);
+        // A constant on a row's logits changes nothing.
+        let shifted = [rows[0] + 90.0, rows[1] + 90.0, rows[2], rows[3]];
+        for (found, expected) in averaged(&shifted, 2).iter().zip([0.6f32, 0.4]) {
+            assert!((found.exp() - expected).abs() < 1e-5, "{found}");
+        }
+        // Nor does a class that one row rules out.
+        let far = averaged(&[0.0, -2000.0, 0.0, 0.0], 2);
+        assert!((far[1].exp() - 0.25).abs() < 1e-6, "{far:?}");
+    }
+}

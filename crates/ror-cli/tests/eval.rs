@@ -98,3 +98,53 @@ fn class_names_of_weights_and_data_must_agree() {
     let error = shell.fails(&["eval", "-w", "w.safetensors", "-d", "data"]);
     assert!(error.contains("`z`") && error.contains("`e`"), "{error}");
 }
+
+#[test]
+fn ten_crops_are_averaged_as_their_probabilities() {
+    let shell = Shell::new();
+    let weights = golden(WEIGHTS);
+    // Of the size that crops are cut from, so that nothing is scaled.
+    let picture = |i: u32| {
+        image::RgbImage::from_fn(37, 37, |x, y| {
+            image::Rgb([(x * 6) as u8, (y * 6) as u8, (x * y * (i + 1)) as u8])
+        })
+    };
+    for (i, class) in (0..).zip(CLASSES) {
+        let data = shell.path(&format!("data/{class}"));
+        std::fs::create_dir_all(&data).unwrap();
+        picture(i).save(data.join("0.png")).unwrap();
+        let crops = shell.path(&format!("crops/{class}"));
+        std::fs::create_dir_all(&crops).unwrap();
+        for (j, (x, y)) in [(0, 0), (5, 0), (0, 5), (5, 5), (3, 3)].iter().enumerate() {
+            let crop = image::imageops::crop_imm(&picture(i), *x, *y, 32, 32).to_image();
+            crop.save(crops.join(format!("{j}.png"))).unwrap();
+            let mirrored = image::imageops::flip_horizontal(&crop);
+            mirrored.save(crops.join(format!("{j}m.png"))).unwrap();
+        }
+    }
+    let eval = |more: &[&str]| {
+        json(&shell.ok(&[&["eval", "-w", &weights, "-d", "data", "--json"], more].concat()))
+    };
+    let found = eval(&["--ten-crop"]);
+    let predict = ["predict", "-w", &weights, "crops", "--json", "-k", "10"];
+    let predictions = json(&shell.ok(&predict));
+    let mut loss = 0.0;
+    for (label, of_image) in predictions.as_array().unwrap().chunks(10).enumerate() {
+        let own = |p: &serde_json::Value| {
+            let top = p["top"].as_array().unwrap();
+            let own = top.iter().find(|t| t["index"] == label).unwrap();
+            own["probability"].as_f64().unwrap()
+        };
+        loss -= (of_image.iter().map(own).sum::<f64>() / 10.0).ln() / 10.0;
+    }
+    let off = found["loss"].as_f64().unwrap() - loss;
+    assert!(off.abs() < 1e-4 * loss, "{off}");
+    assert_ne!(found["loss"], eval(&[])["loss"]);
+    for more in [
+        &["--ten-crop", "--batch-size", "1"][..],
+        &["--ten-crop", "--lazy"],
+    ] {
+        let off = eval(more)["loss"].as_f64().unwrap() - loss;
+        assert!(off.abs() < 1e-4 * loss, "{more:?} {off}");
+    }
+}

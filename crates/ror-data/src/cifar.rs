@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::dataset::{Dataset, Format, Options, Progress, Provenance, Split};
+use crate::dataset::{Dataset, Format, Options, Progress, Provenance, Split, Store};
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::image::{Image, Size};
 use members::Members;
 
 mod binary;
@@ -198,11 +197,32 @@ fn open(
         (true, false) => Labels::Fine,
     };
     let classes = class_names(&mut members, layout, kind)?;
-    let mut dataset = Dataset {
-        images: Vec::new(),
-        labels: Vec::new(),
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    let names = layout.batches(split);
+    for (done, name) in names.iter().enumerate() {
+        let (file, bytes) = members.take(name)?;
+        let batch = if layout.is_python() {
+            python::batch(&bytes, kind)
+        } else {
+            binary::batch(&bytes, kind)
+        };
+        batch
+            .and_then(|batch| {
+                add_labels(&mut labels, &batch.labels, classes.len())?;
+                add_images(&mut images, &batch, labels.len(), options)
+            })
+            .at(file)?;
+        progress(done + 1, names.len());
+    }
+    Ok(Dataset {
+        resized: if options.resizes_small() {
+            labels.len()
+        } else {
+            0
+        },
+        store: Store::Memory(images),
+        labels,
         size: options.size,
-        resized: 0,
         provenance: Provenance {
             name: layout.dataset(kind).to_owned(),
             path: path.to_owned(),
@@ -214,21 +234,7 @@ fn open(
             split: Some(split),
         },
         classes,
-    };
-    let names = layout.batches(split);
-    for (done, name) in names.iter().enumerate() {
-        let (file, bytes) = members.take(name)?;
-        let batch = if layout.is_python() {
-            python::batch(&bytes, kind)
-        } else {
-            binary::batch(&bytes, kind)
-        };
-        batch
-            .and_then(|batch| dataset.add(&batch, options))
-            .at(file)?;
-        progress(done + 1, names.len());
-    }
-    Ok(dataset)
+    })
 }
 
 /// The class names for `kind`, in the order of the labels.
@@ -252,50 +258,45 @@ fn class_names(members: &mut Members, layout: Layout, kind: Labels) -> Result<Ve
     }
 }
 
-impl Dataset {
-    fn add(&mut self, batch: &Batch<'_>, options: &Options<'_>) -> Result<(), ErrorKind> {
-        let classes = self.classes.len();
-        for (index, label) in batch.labels.iter().enumerate() {
-            let known = u32::try_from(*label)
-                .ok()
-                .filter(|label| (*label as usize) < classes);
-            self.labels.push(known.ok_or(ErrorKind::Label {
-                index,
-                label: *label,
-                classes,
-            })?);
-        }
-        let total = options.bytes_of(self.labels.len())?;
-        let before = self.images.len();
-        self.images.reserve_exact(total - before);
-        self.images.resize(total, 0);
-        self.images[before..]
-            .par_chunks_exact_mut(options.size.area() * 3)
-            .zip(batch.records.par_chunks_exact(batch.record))
-            .for_each(|(out, record)| {
-                write_image(&record[batch.record - IMAGE..], options.size, out)
-            });
-        if options.size != Size::CIFAR {
-            self.resized = self.labels.len();
-        }
-        Ok(())
+fn add_labels(labels: &mut Vec<u32>, batch: &[i64], classes: usize) -> Result<(), ErrorKind> {
+    for (index, label) in batch.iter().enumerate() {
+        let known = u32::try_from(*label)
+            .ok()
+            .filter(|label| (*label as usize) < classes);
+        labels.push(known.ok_or(ErrorKind::Label {
+            index,
+            label: *label,
+            classes,
+        })?);
     }
+    Ok(())
 }
 
-/// From three planes of 32 x 32 to (H, W, 3).
-fn write_image(planes: &[u8], size: Size, out: &mut [u8]) {
-    let interleave = |out: &mut [u8]| {
-        for (i, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            *pixel = [planes[i], planes[AREA + i], planes[2 * AREA + i]];
-        }
-    };
-    if size == Size::CIFAR {
-        return interleave(out);
-    }
-    let mut pixels = vec![0; IMAGE];
-    interleave(&mut pixels);
-    if let Some(image) = Image::from_pixels(pixels, Size::CIFAR) {
-        out.copy_from_slice(image.fit(size).pixels());
+/// Appends the images of a batch, after which there are `count`.
+fn add_images(
+    images: &mut Vec<u8>,
+    batch: &Batch<'_>,
+    count: usize,
+    options: &Options<'_>,
+) -> Result<(), ErrorKind> {
+    let total = options.bytes_of(count)?;
+    let before = images.len();
+    images.reserve_exact(total - before);
+    images.resize(total, 0);
+    images[before..]
+        .par_chunks_exact_mut(options.size.area() * 3)
+        .zip(batch.records.par_chunks_exact(batch.record))
+        .for_each(|(out, record)| {
+            let planes = &record[batch.record - IMAGE..];
+            options.fit_small(out, |pixels| interleave(planes, pixels));
+        });
+    Ok(())
+}
+
+/// From three planes of 32 x 32 to (32, 32, 3).
+fn interleave(planes: &[u8], out: &mut [u8]) {
+    for (i, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        *pixel = [planes[i], planes[AREA + i], planes[2 * AREA + i]];
     }
 }
 

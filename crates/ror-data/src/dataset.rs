@@ -1,4 +1,4 @@
-//! A labelled set of images in memory.
+//! A labelled set of images.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::cifar::{self, Layout};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::folder;
-use crate::image::Size;
-use crate::normalisation::Normalisation;
+use crate::image::{Image, Size};
+use crate::svhn;
 
 /// Which part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,8 @@ impl fmt::Display for Split {
 
 /// Called with the work done so far and the whole of it, possibly from several threads at once.
 ///
-/// The units are images of a folder, bytes of an archive, or files of an unpacked one.
+/// The units are images of a folder, bytes of an archive or of SVHN's files, or files of an unpacked
+/// archive.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// How to open a [`Dataset`].
@@ -41,6 +42,15 @@ pub struct Options<'a> {
     pub size: Size,
     /// CIFAR-100's 20 superclasses instead of its 100 classes. Default: no.
     pub coarse: bool,
+    /// SVHN's extra images beside its training images, as the paper trains. Default: no. Other
+    /// datasets have none, which is an error.
+    pub extra: bool,
+    /// The share of a picture's shorter side that the largest centred region has, as in
+    /// [`Image::fit_centre`]; above 0, at most 1. Default: 1.
+    pub centre_crop: f64,
+    /// The images of a folder are decoded each time they are asked for, not once on opening.
+    /// Default: only where they would exceed `memory_limit`.
+    pub lazy: bool,
     /// The most bytes that decoded images may take. Default: 8 GiB.
     pub memory_limit: u64,
     /// Told how far it is. Default: nobody.
@@ -52,6 +62,9 @@ impl Default for Options<'_> {
         Self {
             size: Size::CIFAR,
             coarse: false,
+            extra: false,
+            centre_crop: 1.0,
+            lazy: false,
             memory_limit: 8 << 30,
             progress: &|_, _| {},
         }
@@ -63,12 +76,32 @@ impl fmt::Debug for Options<'_> {
         f.debug_struct("Options")
             .field("size", &self.size)
             .field("coarse", &self.coarse)
+            .field("extra", &self.extra)
+            .field("centre_crop", &self.centre_crop)
+            .field("lazy", &self.lazy)
             .field("memory_limit", &self.memory_limit)
             .finish_non_exhaustive()
     }
 }
 
 impl Options<'_> {
+    /// Writes an image of CIFAR's size, whose pixels `write` puts into (32, 32, 3) bytes, to (H, W, 3).
+    pub(crate) fn fit_small(&self, out: &mut [u8], write: impl Fn(&mut [u8])) {
+        if !self.resizes_small() {
+            return write(out);
+        }
+        let mut pixels = vec![0; 3 * Size::CIFAR.area()];
+        write(&mut pixels);
+        if let Some(image) = Image::from_pixels(pixels, Size::CIFAR) {
+            out.copy_from_slice(image.fit_centre(self.size, self.centre_crop).pixels());
+        }
+    }
+
+    /// Whether images of CIFAR's size do not stay as they are.
+    pub(crate) fn resizes_small(&self) -> bool {
+        self.size != Size::CIFAR || self.centre_crop < 1.0
+    }
+
     /// The bytes that so many images take, if they may.
     pub(crate) fn bytes_of(&self, images: usize) -> Result<usize, ErrorKind> {
         let bytes = self.size.area() * 3;
@@ -94,8 +127,23 @@ pub enum Format {
     CifarBinary,
     /// CIFAR's python layout.
     CifarPython,
+    /// SVHN's MAT-files.
+    Svhn,
     /// Not at all: the images were made in memory.
     Memory,
+}
+
+/// In words.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Folder => "image folder",
+            Self::CifarBinary => "CIFAR binary",
+            Self::CifarPython => "CIFAR python",
+            Self::Svhn => "SVHN MAT-files",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// Where a dataset came from.
@@ -122,7 +170,7 @@ impl fmt::Display for Provenance {
     }
 }
 
-/// Labelled images of one size, held in memory as bytes.
+/// Labelled images of one size: bytes in memory, or files that are decoded when asked for.
 ///
 /// # Examples
 ///
@@ -138,7 +186,7 @@ impl fmt::Display for Provenance {
 /// assert_eq!(test.classes(), ["cat", "dog"]);
 ///
 /// let mut batch = Vec::new();
-/// test.batch(0..test.len(), &Normalisation::unit(), &mut batch);
+/// test.batch(0..test.len(), &Normalisation::unit(), &mut batch)?;
 /// assert_eq!(batch, [1.0; 3 * 32 * 32]); // (1, 3, 32, 32), and a white image
 /// assert_eq!(test.labels(), [1]);
 /// # Ok(())
@@ -146,14 +194,25 @@ impl fmt::Display for Provenance {
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Dataset {
-    /// (N, H, W, 3)
-    pub(crate) images: Vec<u8>,
+    pub(crate) store: Store,
     /// (N), each below the number of classes.
     pub(crate) labels: Vec<u32>,
     pub(crate) classes: Vec<String>,
     pub(crate) size: Size,
     pub(crate) resized: usize,
     pub(crate) provenance: Provenance,
+}
+
+/// Where the pixels are.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Store {
+    /// (N, H, W, 3)
+    Memory(Vec<u8>),
+    /// In files, which are fitted by [`Image::fit_centre`] when they are decoded.
+    Files {
+        files: Vec<PathBuf>,
+        centre_crop: f64,
+    },
 }
 
 /// Without the pixels.
@@ -176,19 +235,29 @@ impl Dataset {
     /// - a folder with a folder per class, which then is any split that is asked for;
     /// - CIFAR-10 or CIFAR-100 in the official binary or python layout: the folder with its files,
     ///   the folder above under the official name, or the official `.tar.gz`, which is read as a
-    ///   stream and not unpacked to the disk.
+    ///   stream and not unpacked to the disk;
+    /// - SVHN's cropped digits: a folder with the official `train_32x32.mat` and `test_32x32.mat`,
+    ///   and `extra_32x32.mat` where [`Options::extra`] asks for it.
     ///
     /// The content decides which it is. Images of another size are fitted as by
-    /// [`Image::fit`](crate::Image::fit). Images are in the order of their files and, in folders, of
+    /// [`Image::fit_centre`]. Images are in the order of their files and, in folders, of
     /// the sorted classes; classes are in the order of the labels. Decoding uses rayon's threads.
     ///
     /// # Errors
     ///
-    /// Anything that is missing, damaged or unequal, with the file and what was expected; images
-    /// that would take more memory than [`Options::memory_limit`].
+    /// Anything that is missing, damaged or unequal, with the file and what was expected; images of
+    /// CIFAR or SVHN that would take more memory than [`Options::memory_limit`]. Damaged images of a
+    /// folder that is not decoded on opening are found when they are asked for.
     pub fn open(path: impl AsRef<Path>, split: Split, options: &Options<'_>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = fs::metadata(path).at(path)?;
+        if metadata.is_dir() && svhn::is_folder(path) {
+            return svhn::open(path, split, options);
+        }
+        if options.extra {
+            let file = format!("{} of SVHN", svhn::EXTRA);
+            return Err(Error::new(path, ErrorKind::Missing(file)));
+        }
         if metadata.is_dir() {
             if let Some(layout) = Layout::of_folder(path) {
                 return cifar::open_folder(path, layout, split, options);
@@ -228,16 +297,6 @@ impl Dataset {
         self.size
     }
 
-    /// The pixels of an image, (H, W, 3).
-    ///
-    /// # Panics
-    ///
-    /// If there is no such image.
-    pub fn image(&self, index: usize) -> &[u8] {
-        let bytes = self.size.area() * 3;
-        &self.images[index * bytes..][..bytes]
-    }
-
     /// The class of every image, (N), as a position in [`Dataset::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
@@ -248,7 +307,7 @@ impl Dataset {
         &self.classes
     }
 
-    /// How many images had another size and were fitted.
+    /// How many images had another size and were fitted on opening.
     pub fn resized(&self) -> usize {
         self.resized
     }
@@ -257,25 +316,9 @@ impl Dataset {
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
-
-    /// Fills `batch` with the normalised pixels of some images, (B, 3, H, W).
-    ///
-    /// What `batch` held is dropped; its memory is used again.
-    ///
-    /// # Panics
-    ///
-    /// If an index is not below [`Dataset::len`].
-    pub fn batch(
-        &self,
-        indices: impl IntoIterator<Item = usize>,
-        normalisation: &Normalisation,
-        batch: &mut Vec<f32>,
-    ) {
-        batch.clear();
-        normalisation.append(indices.into_iter().map(|index| self.image(index)), batch);
-    }
 }
 
+mod access;
 mod memory;
 #[cfg(test)]
 mod tests;

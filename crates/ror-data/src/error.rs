@@ -52,7 +52,8 @@ pub enum ErrorKind {
     /// Nothing here looks like a dataset.
     #[error(
         "not a dataset: expected train/ and test/ or val/ with a folder per class, a folder per class, \
-         or CIFAR-10/100 (binary or python layout, unpacked or .tar.gz)"
+         CIFAR-10/100 (binary or python layout, unpacked or .tar.gz), or SVHN's train_32x32.mat and \
+         test_32x32.mat"
     )]
     UnknownLayout,
     /// More than one dataset in one folder.
@@ -105,6 +106,9 @@ pub enum ErrorKind {
     /// A python batch that is not what CIFAR's are.
     #[error("not a CIFAR pickle: {0}")]
     Pickle(String),
+    /// A MAT-file that is damaged or is not what SVHN's are.
+    #[error("not one of SVHN's MAT-files: {0}")]
+    Mat(String),
     /// A dataset that would not fit into the memory it may take.
     #[error("{images} images of {bytes} bytes each exceed the limit of {limit} bytes")]
     DatasetTooLarge {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::dataset::{Dataset, Format, Options, Provenance, Split};
+use crate::dataset::{Dataset, Format, Options, Provenance, Split, Store};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::files::{image_files, subfolders};
 use crate::image::Image;
@@ -39,9 +39,15 @@ pub(crate) fn open(root: &Path, split: Split, options: &Options<'_>) -> Result<D
         labels.resize(labels.len() + images.len(), label);
         files.extend(images);
     }
-    let (images, resized) = decode(&files, options, folder)?;
+    let (store, resized) = if options.lazy || options.bytes_of(files.len()).is_err() {
+        let centre_crop = options.centre_crop;
+        (Store::Files { files, centre_crop }, 0)
+    } else {
+        let (images, resized) = decode(&files, options, folder)?;
+        (Store::Memory(images), resized)
+    };
     Ok(Dataset {
-        images,
+        store,
         labels,
         classes,
         size: options.size,
@@ -110,7 +116,8 @@ fn decode(files: &[PathBuf], options: &Options<'_>, folder: &Path) -> Result<(Ve
             if image.size() != options.size {
                 resized.fetch_add(1, Ordering::Relaxed);
             }
-            out.copy_from_slice(image.fit(options.size).pixels());
+            let image = image.fit_centre(options.size, options.centre_crop);
+            out.copy_from_slice(image.pixels());
             (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
             Ok(())
         })?;

@@ -5,11 +5,12 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use image::imageops::{self, FilterType};
+use image::imageops;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::jpeg;
+use crate::region::Region;
 
 /// The most pixels one side of a picture may have.
 const MAX_SIDE: u32 = 1 << 15;
@@ -42,6 +43,16 @@ impl Size {
             height: side(height)?,
             width: side(width)?,
         })
+    }
+
+    /// So much larger that this is the given share of it, rounded; the same where `share` is not
+    /// between 0 and 1 or the result would be too large.
+    pub fn enlarged(self, share: f64) -> Self {
+        if !(share > 0.0 && share < 1.0) {
+            return self;
+        }
+        let side = |n: u32| (f64::from(n) / share).round() as usize;
+        Self::new(side(self.height), side(self.width)).unwrap_or(self)
     }
 
     /// Pixels down, H.
@@ -146,12 +157,31 @@ impl Image {
         if from == size {
             return self;
         }
-        let (width, height) = centre(from, size);
-        let (x, y) = ((from.width - width) / 2, (from.height - height) / 2);
-        let region = imageops::crop_imm(&self.rgb, x, y, width, height);
+        let region = Region::centred(from, size);
         Self {
-            rgb: imageops::resize(&*region, size.width, size.height, FilterType::Triangle),
+            rgb: region.resized(self.pixels(), from, size),
             original: self.original,
+        }
+    }
+
+    /// The picture at `size`, of which the edges are left out: it is fitted to a size that is larger
+    /// by 1 / `share`, and the centre cut out of that.
+    ///
+    /// With 0.875, or 224 / 256, that is how networks for ImageNet are measured: the shorter side
+    /// scaled to 256 pixels, a centre of 224 x 224, here to within half a pixel. A share that is not
+    /// between 0 and 1 is taken as 1.
+    pub fn fit_centre(self, size: Size, share: f64) -> Self {
+        let larger = size.enlarged(share);
+        if larger == size {
+            return self.fit(size);
+        }
+        let fitted = self.fit(larger);
+        let top = (larger.height - size.height).div_ceil(2);
+        let left = (larger.width - size.width).div_ceil(2);
+        let centre = imageops::crop_imm(&fitted.rgb, left, top, size.width, size.height);
+        Self {
+            rgb: centre.to_image(),
+            original: fitted.original,
         }
     }
 
@@ -172,24 +202,17 @@ impl Image {
     pub fn pixels(&self) -> &[u8] {
         &self.rgb
     }
+
+    /// As [`Image::pixels`].
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.rgb.into_raw()
+    }
 }
 
 fn damaged(error: ImageError) -> ErrorKind {
     match error {
         ImageError::Limits(_) => TOO_LARGE,
         error => ErrorKind::Damaged(error.to_string().trim_end().to_owned()),
-    }
-}
-
-/// Width and height of the largest region of `from` with the proportions of `to`.
-fn centre(from: Size, to: Size) -> (u32, u32) {
-    let [fw, fh, tw, th] = [from.width, from.height, to.width, to.height].map(u64::from);
-    // Rounded; never above `limit`, which is a u32, and never zero.
-    let side = |n: u64, d: u64, limit: u32| ((n + d / 2) / d).clamp(1, u64::from(limit)) as u32;
-    if fw * th > fh * tw {
-        (side(fh * tw, th, from.width), from.height)
-    } else {
-        (from.width, side(fw * th, tw, from.height))
     }
 }
 

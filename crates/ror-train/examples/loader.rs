@@ -37,7 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let loader = Loader::new(Subset::all(data.clone()), &config)?;
         let start = Instant::now();
-        let images: usize = loader.epoch(0, 0)?.map(|batch| batch.len()).sum();
+        let images: usize = loader
+            .epoch(0, 0)?
+            .map(|batch| batch.map(|batch| batch.len()))
+            .sum::<Result<_, _>>()?;
         let speed = images as f64 / start.elapsed().as_secs_f64();
         println!("{name:12} {speed:8.0} images/s");
     }

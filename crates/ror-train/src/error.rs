@@ -30,6 +30,9 @@ pub enum TrainError {
         /// The learning rate of the step.
         lr: f64,
     },
+    /// An image that cannot be decoded.
+    #[error(transparent)]
+    Image(#[from] ror_data::Error),
     /// A file or folder that cannot be read or written.
     #[error("{}: {cause}", path.display())]
     Io {

@@ -122,7 +122,7 @@ impl Plan {
         order
     }
 
-    fn batch(&self, order: &[usize], epoch: u64, index: u64) -> Batch {
+    fn batch(&self, order: &[usize], epoch: u64, index: u64) -> Result<Batch> {
         let data = self.images.data();
         let from = index as usize * self.batch_size;
         let indices = &order[from..order.len().min(from + self.batch_size)];
@@ -132,9 +132,7 @@ impl Plan {
         for &i in indices {
             let place = [purpose::AUGMENT, epoch, i as u64];
             let generator = Generator::new(self.seed, &place);
-            let image = data.image(i);
-            self.augment
-                .apply(image, size, self.fill, generator, &mut changed);
+            data.augmented(i, &self.augment, self.fill, generator, &mut changed)?;
             pixels.extend_from_slice(&changed);
         }
         let mut images = Vec::with_capacity(pixels.len());
@@ -155,7 +153,7 @@ impl Plan {
                 &mut Generator::new(self.seed, &place),
             );
         }
-        batch
+        Ok(batch)
     }
 }
 
@@ -170,7 +168,7 @@ fn targets(labels: &[u32], classes: usize, smoothing: f64) -> Vec<f32> {
     targets
 }
 
-/// The batches of an epoch in order.
+/// The batches of an epoch in order, or why one of them cannot be.
 #[derive(Debug)]
 pub struct Batches {
     threads: Vec<Worker>,
@@ -179,14 +177,14 @@ pub struct Batches {
 
 #[derive(Debug)]
 struct Worker {
-    batches: Receiver<Batch>,
+    batches: Receiver<Result<Batch>>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl Iterator for Batches {
-    type Item = Batch;
+    type Item = Result<Batch>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Result<Batch>> {
         let at = self.next % self.threads.len();
         self.next += 1;
         let worker = &mut self.threads[at];
@@ -238,7 +236,11 @@ mod tests {
 
     fn epoch(config: &TrainConfig, epoch: u64, from: u64) -> Vec<Batch> {
         let loader = Loader::new(images(22), config).unwrap();
-        loader.epoch(epoch, from).unwrap().collect()
+        loader
+            .epoch(epoch, from)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
     }
 
     /// Which image each one is.

@@ -47,6 +47,10 @@ pub struct Source {
     pub data: Option<PathBuf>,
     /// CIFAR-100's coarse classes.
     pub coarse: bool,
+    /// SVHN's extra images.
+    pub extra: bool,
+    /// Whether the images of a folder were decoded when they were needed.
+    pub lazy: bool,
     /// The fraction of the training images that was held back to validate on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holdout: Option<f64>,

@@ -23,7 +23,7 @@ pub(crate) fn validate(
         if stop.is_set() {
             return Ok(None);
         }
-        data.batch(indices.iter().copied(), normalise, &mut pixels);
+        data.batch(indices.iter().copied(), normalise, &mut pixels)?;
         let shape = [indices.len(), 3, size.height(), size.width()];
         let logits = engine.logits(&pixels, shape)?;
         if logits.len() != indices.len() * classes {

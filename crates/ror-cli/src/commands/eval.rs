@@ -1,20 +1,25 @@
 //! `ror eval`
 
+use crate::data::{self, DataOptions, SplitArg, centre_crop, share};
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
-use crate::output::{note, print, print_json, table, target, write_file};
+use crate::output::{print, print_json, table, target, write_file};
 use crate::progress::Progress;
-use crate::runner::{EngineOptions, Runner};
+use crate::runner::{EngineOptions, Runner, averaged};
 use anyhow::{Result, bail};
-use clap::ValueEnum;
-use ror_data::{Dataset, Options, Split};
+use rayon::prelude::*;
+use ror_data::{Dataset, Normalisation, Options, Size, ten_crops};
 use ror_train::{Evaluation, Metrics};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// The share of an image's side that each of ten crops has.
+const TEN_CROP_SHARE: f64 = 0.875;
 
 /// Measure accuracy on a labelled data set
 ///
-/// The data is an image folder (train/ and test/ or val/, a folder per class), or CIFAR-10 or
-/// CIFAR-100 in the official binary or python layout, unpacked or as .tar.gz.
+/// The data is an image folder (train/ and test/ or val/, a folder per class), CIFAR-10 or CIFAR-100
+/// in the official binary or python layout, unpacked or as .tar.gz, or a folder with SVHN's .mat files.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  \
     ror eval --weights w.safetensors --data cifar-10-binary.tar.gz --confusion confusion.svg")]
@@ -28,9 +33,17 @@ pub(crate) struct Args {
     /// Which part of it
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
-    /// CIFAR-100's 20 coarse classes instead of its 100
+    #[command(flatten)]
+    data_options: DataOptions,
+    /// Look at this share of a picture's shorter side, in the centre [default: 0.875, as 224 of 256,
+    /// for ImageNet networks, else 1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    centre_crop: Option<f64>,
+    /// Average the probabilities of ten crops of an image: corners and centre, each also mirrored, cut
+    /// out of the image at a size of which each is 0.875 (or the share of --centre-crop): 224 of 256
+    /// pixels, 32 of 37
     #[arg(long)]
-    coarse: bool,
+    ten_crop: bool,
     #[command(flatten)]
     weights_options: WeightsOptions,
     #[command(flatten)]
@@ -46,13 +59,6 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SplitArg {
-    Train,
-    #[value(alias = "val")]
-    Test,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -87,26 +93,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn open(args: &Args, runner: &Runner) -> Result<Dataset> {
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Test => Split::Test,
+    let (size, centre_crop) = if args.ten_crop {
+        let share = args.centre_crop.unwrap_or(TEN_CROP_SHARE);
+        (runner.size.enlarged(share), 1.0)
+    } else {
+        let usual = || centre_crop(&runner.description);
+        (runner.size, args.centre_crop.unwrap_or_else(usual))
     };
-    let progress = Progress::new("read");
     let options = Options {
-        size: runner.size,
-        coarse: args.coarse,
-        progress: &|done, total| progress.set(done, total),
-        ..Options::default()
+        size,
+        centre_crop,
+        ..args.data_options.options()
     };
-    let data = Dataset::open(&args.data, split, &options)?;
-    if data.resized() > 0 {
-        note(&format!(
-            "note: {} images were resized to {}",
-            data.resized(),
-            runner.size
-        ));
-    }
-    Ok(data)
+    Ok(data::open(&args.data, args.split.into(), &options)?)
 }
 
 fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
@@ -137,24 +136,53 @@ fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
 fn measure(args: &Args, runner: &mut Runner, data: &Dataset) -> Result<Metrics> {
     let mut metrics = Metrics::new(data.classes().len());
     let progress = Progress::new("images");
-    let size = (data.size().height(), data.size().width());
+    let size = (runner.size.height(), runner.size.width());
     let normalisation = runner.normalisation();
+    let crops = if args.ten_crop { 10 } else { 1 };
+    let step = (args.batch_size / crops).max(1);
     let mut pixels = Vec::new();
     let mut done = 0;
     while done < data.len() {
-        let end = (done + args.batch_size).min(data.len());
-        data.batch(done..end, &normalisation, &mut pixels);
-        let logits = runner.logits(&pixels, end - done, size)?;
+        let end = (done + step).min(data.len());
+        if args.ten_crop {
+            ten_crops_of(data, done..end, runner.size, &normalisation, &mut pixels)?;
+        } else {
+            data.batch(done..end, &normalisation, &mut pixels)?;
+        }
+        let logits = runner.logits(&pixels, (end - done) * crops, size)?;
+        let outputs = runner.outputs();
         for (logits, &label) in logits
-            .chunks_exact(runner.outputs())
+            .chunks_exact(outputs * crops)
             .zip(&data.labels()[done..end])
         {
-            metrics.add(logits, label as usize);
+            if args.ten_crop {
+                metrics.add(&averaged(logits, outputs), label as usize);
+            } else {
+                metrics.add(logits, label as usize);
+            }
         }
         done = end;
         progress.set(done, data.len());
     }
     Ok(metrics)
+}
+
+/// Fills `batch` with the ten crops of each image, (10 N, 3, H, W).
+fn ten_crops_of(
+    data: &Dataset,
+    indices: Range<usize>,
+    size: Size,
+    normalisation: &Normalisation,
+    batch: &mut Vec<f32>,
+) -> Result<()> {
+    let crops = indices.into_par_iter().map(|index| {
+        let image = data.image(index)?;
+        Ok(ten_crops(&image, data.size(), size))
+    });
+    let crops: Vec<[Vec<u8>; 10]> = crops.collect::<Result<_>>()?;
+    batch.clear();
+    normalisation.append(crops.as_flattened().iter().map(Vec::as_slice), batch);
+    Ok(())
 }
 
 fn text(evaluation: &Evaluation, data: &Dataset) -> String {

@@ -1,5 +1,6 @@
 //! `ror predict`
 
+use crate::data::{centre_crop, share};
 use crate::model::WeightsOptions;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table, target};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Classify images
 ///
 /// Pictures of any size are fitted to the model's: the largest centred region of its proportions,
-/// scaled. A .npy file holds float32 arrays (N, 3, H, W), taken as already normalised.
+/// scaled; for ImageNet networks without the edges (--centre-crop). A .npy file holds float32 arrays (N, 3, H, W), taken as already normalised.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  ror predict --weights w.h5 photo.jpg\n  \
     ror predict --weights w.h5 --json folder/ > classes.json\n  \
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
+    /// Look at this share of a picture's shorter side, in the centre [default: 0.875, as 224 of 256,
+    /// for ImageNet networks, else 1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    centre_crop: Option<f64>,
     #[command(flatten)]
     engine: EngineOptions,
     /// How many classes to show per image
@@ -76,6 +81,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|path| target(path, &["npy"], &inputs))
         .transpose()?;
     let weights = args.weights_options.load(&args.weights, None)?;
+    let crop = args
+        .centre_crop
+        .unwrap_or_else(|| centre_crop(&weights.description));
     let batch_size = args.batch_size;
     let mut runner = Runner::new(weights, args.normalise.get(), args.engine, batch_size)?;
     if !runner.description.top && args.output.is_none() {
@@ -90,7 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let logits = match &source {
             Source::Array(path) => predict_array(&mut runner, path, batch_size, &mut names)?,
             Source::Pictures(paths) => {
-                predict_pictures(&mut runner, paths, batch_size, &mut names)?
+                predict_pictures(&mut runner, paths, (batch_size, crop), &mut names)?
             }
         };
         outputs.extend(logits);
@@ -197,7 +205,7 @@ fn predict_array(
 fn predict_pictures(
     runner: &mut Runner,
     paths: &[PathBuf],
-    batch_size: usize,
+    (batch_size, centre_crop): (usize, f64),
     names: &mut Vec<String>,
 ) -> Result<Vec<f32>> {
     runner.check_takes_pictures()?;
@@ -207,7 +215,7 @@ fn predict_pictures(
     for (i, batch) in paths.chunks(batch_size).enumerate() {
         pixels.clear();
         for path in batch {
-            let image = Image::open(path)?.fit(size);
+            let image = Image::open(path)?.fit_centre(size, centre_crop);
             if image.original() != size {
                 resized.push((path, image.original()));
             }

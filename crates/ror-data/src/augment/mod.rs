@@ -5,6 +5,7 @@
 
 mod affine;
 
+use crate::region::Region;
 use crate::{Generator, Size};
 use affine::Affine;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Augment {
+    /// Cuts out a random region and scales it to the image's size: at least this share of the area,
+    /// up to all of it, with proportions from 3:4 to 4:3 (Szegedy et al., 2015; torchvision's
+    /// `RandomResizedCrop`).
+    pub resized_crop: f64,
     /// Rotation by up to so many degrees either way; the edge's pixels fill what comes in.
     pub rotate: f64,
     /// Shift by up to this fraction of the height and of the width; filled as for `rotate`.
@@ -44,6 +49,7 @@ impl Default for Augment {
 impl Augment {
     /// Nothing.
     pub const NONE: Self = Self {
+        resized_crop: 0.0,
         rotate: 0.0,
         shift: 0.0,
         crop: 0,
@@ -66,6 +72,14 @@ impl Augment {
         ..Self::NONE
     };
 
+    /// As networks for ImageNet are usually trained: a resized crop of 8 to 100 % of the area, a
+    /// horizontal flip.
+    pub const IMAGENET: Self = Self {
+        resized_crop: 0.08,
+        flip: true,
+        ..Self::NONE
+    };
+
     /// Whether every number is one that [`Augment::apply`] can take; the first that is not, with
     /// what is allowed.
     ///
@@ -74,6 +88,12 @@ impl Augment {
     /// The field and its allowed range.
     pub fn validate(&self, size: Size) -> Result<(), String> {
         let side = size.height().max(size.width());
+        if !(0.0..=1.0).contains(&self.resized_crop) {
+            return Err(format!(
+                "resized-crop is {}; allowed: 0 to 1",
+                self.resized_crop
+            ));
+        }
         if !(0.0..=180.0).contains(&self.rotate) {
             return Err(format!("rotate is {}; allowed: 0 to 180", self.rotate));
         }
@@ -100,9 +120,27 @@ impl Augment {
         image: &[u8],
         size: Size,
         fill: [u8; 3],
+        generator: Generator,
+        out: &mut Vec<u8>,
+    ) {
+        self.apply_from((image, size), size, fill, generator, out);
+    }
+
+    /// As [`Augment::apply`], of a picture that may have another size than the result where a
+    /// resized crop is made of it.
+    pub(crate) fn apply_from(
+        &self,
+        (picture, from): (&[u8], Size),
+        size: Size,
+        fill: [u8; 3],
         mut generator: Generator,
         out: &mut Vec<u8>,
     ) {
+        let resized = (self.resized_crop > 0.0).then(|| {
+            let region = Region::random(from, self.resized_crop, &mut generator);
+            region.resized(picture, from, size).into_raw()
+        });
+        let image = resized.as_deref().unwrap_or(picture);
         let image = &image[..size.area() * 3];
         out.clear();
         let affine = self.draw_affine(size, &mut generator);

@@ -116,6 +116,23 @@ fn cutout_blanks_a_square_that_the_edge_may_cut() {
 }
 
 #[test]
+fn a_resized_crop_is_the_region_drawn_scaled_then_the_rest() {
+    let (from, size) = (Size::new(40, 30).unwrap(), Size::new(8, 6).unwrap());
+    let picture = picture(from);
+    let (mut out, mut flips) = (Vec::new(), 0);
+    for seed in 0..50 {
+        let mut generator = Generator::new(seed, &[]);
+        Augment::IMAGENET.apply_from((&picture, from), size, [0; 3], generator.clone(), &mut out);
+        let region = Region::random(from, 0.08, &mut generator);
+        let cut = region.resized(&picture, from, size);
+        let mirrored = image::imageops::flip_horizontal(&cut);
+        assert!(out == *cut || out == *mirrored);
+        flips += usize::from(out == *mirrored);
+    }
+    assert!((10..40).contains(&flips), "{flips}");
+}
+
+#[test]
 fn numbers_out_of_range_are_named() {
     let size = Size::CIFAR;
     for (augment, word) in [
@@ -140,6 +157,13 @@ fn numbers_out_of_range_are_named() {
             },
             "crop",
         ),
+        (
+            Augment {
+                resized_crop: 1.5,
+                ..Augment::NONE
+            },
+            "resized-crop",
+        ),
     ] {
         let error = augment.validate(size).unwrap_err();
         assert!(error.contains(word), "{error}");
@@ -150,11 +174,12 @@ fn numbers_out_of_range_are_named() {
 proptest! {
     #[test]
     fn the_same_generator_repeats_and_sizes_stay(
-        h in 1usize..12, w in 1usize..12, rotate in 0.0..180.0, shift in 0.0..1.0,
+        h in 1usize..12, w in 1usize..12, resized_crop in 0.0..1.0, rotate in 0.0..180.0, shift in 0.0..1.0,
         crop in 0usize..12, cutout in 0usize..24, seed: u64,
     ) {
         let size = Size::new(h, w).unwrap();
-        let augment = Augment { rotate, shift, crop: crop.min(h.max(w)), flip: true, cutout };
+        let crop = crop.min(h.max(w));
+        let augment = Augment { resized_crop, rotate, shift, crop, flip: true, cutout };
         let out = apply(&augment, size, seed);
         prop_assert_eq!(out.len(), h * w * 3);
         prop_assert_eq!(out, apply(&augment, size, seed));

@@ -10,6 +10,7 @@ use flate2::read::GzDecoder;
 use super::Layout;
 use crate::dataset::{Progress, Split};
 use crate::error::{At, Error, ErrorKind, Result};
+use crate::reported::Reported;
 
 /// The files needed for one split, in memory, and where each came from.
 pub(super) struct Members {
@@ -46,15 +47,7 @@ impl Members {
         let size = file.metadata().at(path)?.len();
         // Official archives grow by a tenth when unpacked; python batches compress no better.
         let limit = size.saturating_mul(16).saturating_add(64 << 20);
-        let reader = BufReader::with_capacity(
-            1 << 16,
-            Reported {
-                file,
-                read: 0,
-                size,
-                progress,
-            },
-        );
+        let reader = BufReader::with_capacity(1 << 16, Reported::new(file, size, progress));
         let mut stream = Limited {
             inner: GzDecoder::new(reader),
             left: limit,
@@ -118,23 +111,6 @@ impl Members {
             Some(file) => Ok(file),
             None => Err(Error::new(&self.root, ErrorKind::Missing(name.to_owned()))),
         }
-    }
-}
-
-/// Tells how far a file has been read.
-struct Reported<'a> {
-    file: File,
-    read: u64,
-    size: u64,
-    progress: Progress<'a>,
-}
-
-impl Read for Reported<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.read += n as u64;
-        (self.progress)(self.read as usize, self.size as usize);
-        Ok(n)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dataset, Format, Provenance};
+use super::{Dataset, Format, Provenance, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Size;
 
@@ -48,7 +48,7 @@ impl Dataset {
             }));
         }
         Ok(Self {
-            images: pixels,
+            store: Store::Memory(pixels),
             labels,
             classes,
             size,

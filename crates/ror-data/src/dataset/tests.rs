@@ -1,9 +1,10 @@
 use super::*;
+use crate::Normalisation;
 
 /// Three images of 1 x 2 pixels.
 fn small() -> Dataset {
     Dataset {
-        images: (0..18).collect(),
+        store: Store::Memory((0..18).collect()),
         labels: vec![0, 1, 0],
         classes: vec!["cat".to_owned(), "dog".to_owned()],
         size: Size::new(1, 2).unwrap(),
@@ -24,10 +25,10 @@ fn batches_hold_the_images_asked_for_channel_by_channel() {
         std: [1.0 / 255.0; 3],
     };
     let mut batch = vec![7.0; 50];
-    small().batch([2, 0], &normalisation, &mut batch);
+    small().batch([2, 0], &normalisation, &mut batch).unwrap();
     let whole: Vec<i32> = batch.iter().map(|x| x.round() as i32).collect();
     assert_eq!(whole, [12, 15, 13, 16, 14, 17, 0, 3, 1, 4, 2, 5]);
-    small().batch(0..0, &normalisation, &mut batch);
+    small().batch(0..0, &normalisation, &mut batch).unwrap();
     assert!(batch.is_empty());
 }
 

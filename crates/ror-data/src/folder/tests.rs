@@ -5,6 +5,7 @@ use image::{Rgb, RgbImage};
 
 use super::*;
 use crate::image::Size;
+use crate::{Augment, Generator, Normalisation};
 
 /// Writes images of one grey each: the path, the grey, the side.
 fn folder(files: &[(&str, u8, u32)]) -> tempfile::TempDir {
@@ -31,7 +32,7 @@ fn error(root: &Path, split: Split) -> Error {
 }
 
 fn greys(data: &Dataset) -> Vec<u8> {
-    (0..data.len()).map(|i| data.image(i)[0]).collect()
+    (0..data.len()).map(|i| data.image(i).unwrap()[0]).collect()
 }
 
 #[test]
@@ -50,7 +51,10 @@ fn classes_and_images_are_in_sorted_order() {
         (train.labels(), greys(&train)),
         (&[0, 0, 1][..], vec![3, 2, 1])
     );
-    assert_eq!((train.resized(), train.image(0).len()), (1, 4 * 4 * 3));
+    assert_eq!(
+        (train.resized(), train.image(0).unwrap().len()),
+        (1, 4 * 4 * 3)
+    );
     assert_eq!(train.provenance().split, Some(Split::Train));
 
     let test = Dataset::open(root.path(), Split::Test, &options()).unwrap();
@@ -134,19 +138,69 @@ fn what_is_missing_or_damaged_is_named() {
 }
 
 #[test]
-fn more_memory_than_allowed_is_refused_before_decoding() {
-    let root = folder(&[("cat/a.png", 1, 4), ("cat/b.png", 1, 4)]);
-    fs::write(root.path().join("cat/a.png"), "damaged").unwrap();
+fn more_memory_than_allowed_leaves_the_images_in_their_files() {
+    let root = folder(&[
+        ("cat/a.png", 1, 4),
+        ("cat/b.png", 2, 9),
+        ("dog/a.png", 3, 4),
+    ]);
+    let open = |memory_limit, lazy| {
+        let options = Options {
+            memory_limit,
+            lazy,
+            ..options()
+        };
+        Dataset::open(root.path(), Split::Test, &options).unwrap()
+    };
+    let (held, small, asked) = (open(144, false), open(143, false), open(144, true));
+    assert!(!held.is_lazy() && small.is_lazy());
+    assert!(small == asked);
+    for i in 0..3 {
+        assert_eq!(small.image(i).unwrap(), held.image(i).unwrap());
+    }
+    assert_eq!(
+        small.picture(1).unwrap().original(),
+        Size::new(9, 9).unwrap()
+    );
+    let (mut a, mut b) = (vec![5.0], Vec::new());
+    small.batch([2, 0], &Normalisation::unit(), &mut a).unwrap();
+    held.batch([2, 0], &Normalisation::unit(), &mut b).unwrap();
+    assert_eq!(a, b);
+}
+
+#[test]
+fn an_image_that_is_damaged_later_is_named_when_it_is_asked_for() {
+    let root = folder(&[("cat/a.png", 1, 4), ("cat/b.png", 2, 4)]);
     let options = Options {
-        memory_limit: 95,
+        lazy: true,
         ..options()
     };
-    let error = Dataset::open(root.path(), Split::Test, &options)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("2 images of 48 bytes each exceed the limit of 95 bytes"),
-        "{error}"
+    let data = Dataset::open(root.path(), Split::Test, &options).unwrap();
+    let path = root.path().join("cat/b.png");
+    fs::write(&path, "words").unwrap();
+    let unit = Normalisation::unit();
+    for error in [
+        data.image(1).map(drop),
+        data.batch([0, 1], &unit, &mut Vec::new()),
+        data.augmented(
+            1,
+            &Augment::IMAGENET,
+            [0; 3],
+            Generator::new(1, &[]),
+            &mut Vec::new(),
+        ),
+    ] {
+        assert_eq!(error.unwrap_err().path(), path);
+    }
+    let below = |name: &str| {
+        Path::new("cat")
+            .join(name)
+            .into_os_string()
+            .into_encoded_bytes()
+    };
+    assert_eq!(
+        [data.identity(0), data.identity(1)],
+        [below("a.png"), below("b.png")]
     );
 }
 

@@ -190,23 +190,6 @@ fn absurd_dimensions_are_refused_before_memory_is_taken() {
 
 proptest! {
     #[test]
-    fn the_centre_is_inside_and_of_the_right_proportions(
-        fh in 1usize..3000, fw in 1usize..3000, th in 1usize..600, tw in 1usize..600,
-    ) {
-        let (from, to) = (size(fh, fw), size(th, tw));
-        let (width, height) = centre(from, to);
-        prop_assert!((1..=from.width).contains(&width) && (1..=from.height).contains(&height));
-        prop_assert!(width == from.width || height == from.height);
-        // Within half a pixel of exact, unless there is less than one.
-        let exact = f64::from(height) * tw as f64 / th as f64;
-        let exact_height = f64::from(width) * th as f64 / tw as f64;
-        prop_assert!(
-            (exact - f64::from(width)).abs() <= 0.5 || (exact_height - f64::from(height)).abs() <= 0.5
-                || width == 1 || height == 1
-        );
-    }
-
-    #[test]
     fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..3usize) {
         let start: &[u8] = [&b""[..], b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"][kind];
         let _ = Image::decode(&[start, &bytes].concat());

@@ -40,7 +40,7 @@ pub(crate) struct DataStamp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) images: usize,
-    /// CRC-32C of labels and pixels.
+    /// CRC-32C of labels and pixels, or of labels and paths where images stay in files.
     pub(crate) checksum: u32,
 }
 

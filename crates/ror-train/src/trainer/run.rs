@@ -58,7 +58,7 @@ impl Trainer {
                 let text = "the threads that prepare batches ended early";
                 return Err(TrainError::Data(text.to_owned()));
             };
-            self.train_on(&batch, clock)?;
+            self.train_on(&batch?, clock)?;
             if clock.since_checkpoint.elapsed().as_secs_f64()
                 >= self.config.training.checkpoint_seconds
             {

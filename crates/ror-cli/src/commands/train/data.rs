@@ -1,36 +1,38 @@
 //! The images of a run.
 
+use crate::data::{self, DataOptions, centre_crop};
 use crate::output::note;
-use crate::progress::Progress;
 use anyhow::{Context, Result, bail};
-use ror_data::{Dataset, ErrorKind, Options, Size, Split};
+use ror_data::{Augment, Dataset, ErrorKind, Options, Size, Split};
 use ror_models::Description;
 use ror_train::{Source, Subset, TrainingData};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Reads what `source` names at the size that the network takes.
-pub(crate) fn open(source: &Source, description: &Description) -> Result<TrainingData> {
+pub(crate) fn open(
+    source: &Source,
+    description: &Description,
+    augment: &Augment,
+) -> Result<TrainingData> {
     let path = source.data.as_deref().context("--data is missing")?;
     let [height, width] = description.image_size;
     let size = Size::new(height, width).context("the model's image size")?;
-    let read = |split| -> Result<Dataset, ror_data::Error> {
-        let progress = Progress::new("read");
+    let read = |split| {
+        let options = DataOptions {
+            coarse: source.coarse,
+            extra: source.extra,
+            // Resized crops are cut out of whole pictures.
+            lazy: source.lazy || (split == Split::Train && augment.resized_crop > 0.0),
+        };
         let options = Options {
             size,
-            coarse: source.coarse,
-            progress: &|done, total| progress.set(done, total),
-            ..Options::default()
+            centre_crop: centre_crop(description),
+            ..options.options()
         };
-        Dataset::open(path, split, &options)
+        data::open(path, split, &options)
     };
     let train = read(Split::Train)?;
-    if train.resized() > 0 {
-        note(&format!(
-            "note: {} images were resized to {size}",
-            train.resized()
-        ));
-    }
     let split = train.provenance().split.is_some();
     let train = Arc::new(train);
     if let Some(fraction) = source.holdout {

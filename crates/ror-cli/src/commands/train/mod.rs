@@ -4,6 +4,7 @@ mod data;
 mod settings;
 mod show;
 
+use crate::data::DataOptions;
 use crate::model::{ModelOptions, WeightsOptions};
 use crate::output::{note, print, print_json};
 use anyhow::{Context, Result, bail};
@@ -43,11 +44,11 @@ pub(crate) struct Args {
     /// The model; without it that of --config or --init
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
-    /// The data set
+    /// The data set: whatever `ror eval --data` takes
     #[arg(short, long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Go on with the run in OUT
-    #[arg(long, conflicts_with_all = ["model", "config", "recipe", "init", "holdout", "coarse"])]
+    #[arg(long, conflicts_with_all = ["model", "config", "recipe", "init", "holdout", "coarse", "extra", "lazy"])]
     resume: bool,
     /// Take settings from a file such as the config.toml of a run
     #[arg(long, value_name = "FILE.toml")]
@@ -61,9 +62,8 @@ pub(crate) struct Args {
     /// Validate on this fraction of the training images instead of on the test images
     #[arg(long, value_name = "FRACTION")]
     holdout: Option<f64>,
-    /// CIFAR-100's 20 coarse classes instead of its 100
-    #[arg(long)]
-    coarse: bool,
+    #[command(flatten)]
+    data_options: DataOptions,
     /// Threads that compute; all cores without it
     #[arg(long, value_name = "N", value_parser = crate::model::positive)]
     threads: Option<usize>,
@@ -176,7 +176,7 @@ fn begin(args: &Args) -> Result<Trainer> {
     };
     let mut description = args.changes.change(description)?;
     set_threads(source.threads)?;
-    let data = data::open(&source, &description)?;
+    let data = data::open(&source, &description, &training.augment)?;
     let classes = data.train.data().classes().len();
     if let Some(asked) = args.changes.classes.filter(|&asked| asked != classes) {
         bail!("--classes {asked}, but the data have {classes}");
@@ -228,7 +228,7 @@ fn resume(args: &Args) -> Result<Trainer> {
         ));
     }
     set_threads(args.threads.or(source.threads))?;
-    let data = data::open(&source, &config.description)?;
+    let data = data::open(&source, &config.description, &config.training.augment)?;
     let trainer = Trainer::resume(&args.out, data)?;
     note(&format!(
         "going on after step {} ({} of {} epochs)",
@@ -274,7 +274,9 @@ fn source(args: &Args, file: Source) -> Result<Source> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Source {
         data: args.data.clone().or(file.data).map(absolute).transpose()?,
-        coarse: args.coarse || file.coarse,
+        coarse: args.data_options.coarse || file.coarse,
+        extra: args.data_options.extra || file.extra,
+        lazy: args.data_options.lazy || file.lazy,
         holdout: args.holdout.or(file.holdout),
         init: args.init.clone().or(file.init).map(absolute).transpose()?,
         threads: args.threads.or(file.threads).or_else(|| Some(cores())),

@@ -83,6 +83,9 @@ struct AugmentOptions {
     /// Changes to training images; the flags below change single ones
     #[arg(long, value_enum)]
     augment: Option<AugmentArg>,
+    /// Cut out a random region of at least this share of the picture, and scale it
+    #[arg(long, value_name = "SHARE")]
+    resized_crop: Option<f64>,
     /// Rotate by up to so many degrees
     #[arg(long, value_name = "DEGREES")]
     rotate: Option<f64>,
@@ -108,6 +111,8 @@ enum AugmentArg {
     Keras,
     /// Crops from 4 pixels of padding, flips, as the paper
     Paper,
+    /// Resized crops of 8 to 100 % of the picture, flips
+    Imagenet,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -195,8 +200,10 @@ impl AugmentOptions {
             AugmentArg::None => Augment::NONE,
             AugmentArg::Keras => Augment::KERAS,
             AugmentArg::Paper => Augment::PAPER,
+            AugmentArg::Imagenet => Augment::IMAGENET,
         });
         set(augment, &whole);
+        set(&mut augment.resized_crop, &self.resized_crop);
         set(&mut augment.rotate, &self.rotate);
         set(&mut augment.shift, &self.shift);
         set(&mut augment.crop, &self.crop);
