@@ -4,10 +4,12 @@
 
 mod commands;
 mod confusion;
+mod measure;
 mod model;
 mod normalise;
 mod output;
 mod progress;
+mod run;
 mod runner;
 
 use clap::{Parser, Subcommand};
@@ -30,9 +32,11 @@ enum Command {
     Graph(commands::graph::Args),
     Predict(commands::predict::Args),
     Eval(commands::eval::Args),
+    Lesion(commands::lesion::Args),
     Convert(commands::convert::Args),
     Bench(commands::bench::Args),
     Train(Box<commands::train::Args>),
+    Report(commands::report::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,9 +46,11 @@ fn main() -> ExitCode {
         Command::Graph(args) => commands::graph::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Lesion(args) => commands::lesion::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Report(args) => commands::report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,11 @@
 //! `ror eval`
 
-use crate::model::WeightsOptions;
-use crate::normalise::NormaliseOption;
-use crate::output::{note, print, print_json, table, target, write_file};
+use crate::measure::{MeasureOptions, measure};
+use crate::output::{percent, print, print_json, table, target, write_file};
 use crate::progress::Progress;
-use crate::runner::{EngineOptions, Runner};
-use anyhow::{Result, bail};
-use clap::ValueEnum;
-use ror_data::{Dataset, Options, Split};
-use ror_train::{Evaluation, Metrics};
+use anyhow::Result;
+use ror_data::Dataset;
+use ror_train::Evaluation;
 use std::path::{Path, PathBuf};
 
 /// Measure accuracy on a labelled data set
@@ -19,61 +16,35 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:\n  \
     ror eval --weights w.safetensors --data cifar-10-binary.tar.gz --confusion confusion.svg")]
 pub(crate) struct Args {
-    /// Weights in any readable format
-    #[arg(short, long, value_name = "FILE")]
-    weights: PathBuf,
-    /// The data set
-    #[arg(short, long, value_name = "PATH")]
-    data: PathBuf,
-    /// Which part of it
-    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
-    split: SplitArg,
-    /// CIFAR-100's 20 coarse classes instead of its 100
-    #[arg(long)]
-    coarse: bool,
     #[command(flatten)]
-    weights_options: WeightsOptions,
-    #[command(flatten)]
-    normalise: NormaliseOption,
-    #[command(flatten)]
-    engine: EngineOptions,
+    measure: MeasureOptions,
     /// Draw the confusion matrix
     #[arg(long, value_name = "FILE.svg")]
     confusion: Option<PathBuf>,
-    /// Images per step
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = crate::model::positive)]
-    batch_size: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SplitArg {
-    Train,
-    #[value(alias = "val")]
-    Test,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let inputs: [&Path; 2] = [&args.weights, &args.data];
+    let options = &args.measure;
+    let inputs: [&Path; 2] = [&options.weights, &options.data];
     let confusion = args
         .confusion
         .as_deref()
         .map(|path| target(path, &["svg"], &inputs))
         .transpose()?;
-    let weights = args.weights_options.load(&args.weights, None)?;
-    let mut runner = Runner::new(weights, args.normalise.get(), args.engine, args.batch_size)?;
-    if !runner.description.top {
-        bail!(
-            "{} ends at the average pool and knows no classes",
-            args.weights.display()
-        );
-    }
-    runner.check_takes_pictures()?;
-    let data = open(args, &runner)?;
-    check_classes(args, &runner, &data)?;
-    let metrics = measure(args, &mut runner, &data)?;
+    let (mut runner, data) = options.open()?;
+    let indices: Vec<usize> = (0..data.len()).collect();
+    let progress = Progress::new("images");
+    let metrics = measure(
+        &mut runner,
+        &data,
+        &indices,
+        options.batch_size,
+        |_, _| (),
+        |done| progress.set(done, data.len()),
+    )?;
     let evaluation = metrics.evaluation(data.classes());
     if let Some(path) = &confusion {
         let svg = crate::confusion::to_svg(metrics.confusion(), data.classes());
@@ -86,79 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn open(args: &Args, runner: &Runner) -> Result<Dataset> {
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Test => Split::Test,
-    };
-    let progress = Progress::new("read");
-    let options = Options {
-        size: runner.size,
-        coarse: args.coarse,
-        progress: &|done, total| progress.set(done, total),
-        ..Options::default()
-    };
-    let data = Dataset::open(&args.data, split, &options)?;
-    if data.resized() > 0 {
-        note(&format!(
-            "note: {} images were resized to {}",
-            data.resized(),
-            runner.size
-        ));
-    }
-    Ok(data)
-}
-
-fn check_classes(args: &Args, runner: &Runner, data: &Dataset) -> Result<()> {
-    let (ours, theirs) = (&runner.class_names, data.classes());
-    if ours.len() != theirs.len() {
-        bail!(
-            "{} is for {} classes, {} has {}",
-            args.weights.display(),
-            ours.len(),
-            args.data.display(),
-            theirs.len()
-        );
-    }
-    if runner.named
-        && let Some(i) = (0..ours.len()).find(|&i| ours[i] != theirs[i])
-    {
-        bail!(
-            "class {i} is `{}` in {}, `{}` in {}",
-            ours[i],
-            args.weights.display(),
-            theirs[i],
-            args.data.display()
-        );
-    }
-    Ok(())
-}
-
-fn measure(args: &Args, runner: &mut Runner, data: &Dataset) -> Result<Metrics> {
-    let mut metrics = Metrics::new(data.classes().len());
-    let progress = Progress::new("images");
-    let size = (data.size().height(), data.size().width());
-    let normalisation = runner.normalisation();
-    let mut pixels = Vec::new();
-    let mut done = 0;
-    while done < data.len() {
-        let end = (done + args.batch_size).min(data.len());
-        data.batch(done..end, &normalisation, &mut pixels);
-        let logits = runner.logits(&pixels, end - done, size)?;
-        for (logits, &label) in logits
-            .chunks_exact(runner.outputs())
-            .zip(&data.labels()[done..end])
-        {
-            metrics.add(logits, label as usize);
-        }
-        done = end;
-        progress.set(done, data.len());
-    }
-    Ok(metrics)
-}
-
 fn text(evaluation: &Evaluation, data: &Dataset) -> String {
-    let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let rows: Vec<Vec<String>> = evaluation
         .per_class
         .iter()
