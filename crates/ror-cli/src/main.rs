@@ -36,6 +36,7 @@ enum Command {
     Convert(commands::convert::Args),
     Bench(commands::bench::Args),
     Train(Box<commands::train::Args>),
+    Ablate(commands::ablate::Args),
     Report(commands::report::Args),
 }
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Ablate(args) => commands::ablate::run(&args),
         Command::Report(args) => commands::report::run(&args),
     };
     match result {

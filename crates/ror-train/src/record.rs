@@ -40,6 +40,17 @@ impl RunRecord {
         self.progress.best()
     }
 
+    /// Training images per second over all epochs, if one is done.
+    pub fn images_per_second(&self) -> Option<f64> {
+        // Every epoch has the same images.
+        let seconds: f64 = self
+            .history()
+            .iter()
+            .map(|report| 1.0 / report.images_per_second)
+            .sum();
+        (seconds > 0.0).then(|| self.history().len() as f64 / seconds)
+    }
+
     /// Whether all epochs are done.
     pub fn is_finished(&self) -> bool {
         self.progress.epoch >= self.config.training.epochs

@@ -8,10 +8,13 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use ror_data::Normalisation;
 use ror_models::{Description, Network, Parameters};
-use ror_train::{Outcome, Source, StopFlag, TrainConfig, Trainer, TrainingData, fine_tuning};
+use ror_train::{
+    Outcome, RunConfig, Source, StopFlag, TrainConfig, Trainer, TrainingData, fine_tuning,
+};
 use ror_weights::Weights;
 use serde::Deserialize;
 use show::Show;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -136,6 +139,32 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
             .context("cannot start the threads")?;
     }
     Ok(())
+}
+
+/// Every setting of a run by its path, `training.optimizer.momentum`.
+pub(crate) fn settings(config: &RunConfig) -> BTreeMap<String, String> {
+    fn flatten(path: &str, table: toml::Table, into: &mut BTreeMap<String, String>) {
+        for (key, value) in table {
+            let path = match path {
+                "" => key,
+                path => format!("{path}.{key}"),
+            };
+            match value {
+                toml::Value::Table(inner) => flatten(&path, inner, into),
+                toml::Value::String(text) => {
+                    into.insert(path, text);
+                }
+                value => {
+                    into.insert(path, value.to_string());
+                }
+            }
+        }
+    }
+    let mut settings = BTreeMap::new();
+    if let Ok(table) = toml::Table::try_from(config) {
+        flatten("", table, &mut settings);
+    }
+    settings
 }
 
 /// Goes on with the run in `out`.

@@ -7,14 +7,18 @@ use crate::run::data;
 use crate::runner::{EngineOptions, Runner, softmax};
 use anyhow::{Context, Result, bail};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use image::imageops::thumbnail;
+use image::{ImageFormat, RgbImage};
 use ror_data::Dataset;
 use ror_train::{Evaluation, RunRecord};
+use std::io::Cursor;
 use std::path::Path;
 
 const BATCH: usize = 64;
 /// So many mistakes are shown.
 const MISTAKES: usize = 24;
+/// Pictures have at most so many rows and columns.
+const SIDE: u32 = 192;
 
 /// What the weights say of the images.
 pub(crate) struct Examined {
@@ -93,23 +97,28 @@ fn largest(p: &[f32]) -> usize {
 
 fn mistake(data: &Dataset, index: usize, p: &[f32]) -> Result<Mistake> {
     let (truth, said) = (label(data, index), largest(p));
-    let size = data.size();
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(
-            data.image(index),
-            size.width() as u32,
-            size.height() as u32,
-            ExtendedColorType::Rgb8,
-        )
-        .context("cannot encode a picture")?;
     Ok(Mistake {
         truth: data.classes()[truth].clone(),
         said: data.classes()[said].clone(),
         truth_probability: p[truth],
         said_probability: p[said],
-        picture: data_address("image/png", &png),
+        picture: picture(data, index).context("cannot encode a picture")?,
     })
+}
+
+/// An image as an address, made smaller if it is large.
+fn picture(data: &Dataset, index: usize) -> Option<String> {
+    let size = data.size();
+    let (width, height) = (size.width() as u32, size.height() as u32);
+    let mut image = RgbImage::from_raw(width, height, data.image(index).to_vec())?;
+    let longest = width.max(height);
+    if longest > SIDE {
+        let scaled = |side: u32| (side * SIDE / longest).max(1);
+        image = thumbnail(&image, scaled(width), scaled(height));
+    }
+    let mut png = Cursor::new(Vec::new());
+    image.write_to(&mut png, ImageFormat::Png).ok()?;
+    Some(data_address("image/png", png.get_ref()))
 }
 
 /// Content as an address, so that a page needs no second file.

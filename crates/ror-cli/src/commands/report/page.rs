@@ -98,7 +98,11 @@ fn numbers(run: &Run) -> Vec<(&'static str, String)> {
         ),
         (
             "images/s",
-            or_dash(run.images_per_second().map(|speed| format!("{speed:.0}"))),
+            or_dash(
+                run.record
+                    .images_per_second()
+                    .map(|speed| format!("{speed:.0}")),
+            ),
         ),
         (
             "time",

@@ -1,6 +1,7 @@
 //! The runs of a page.
 
 use super::examine::Examined;
+use crate::run::settings;
 use anyhow::{Context, Result};
 use ror_models::{Network, ShortcutKind};
 use ror_train::RunRecord;
@@ -83,45 +84,14 @@ impl Run {
             format!("{done} of {all}")
         }
     }
-
-    /// Mean over the epochs, which have the same number of images.
-    pub(crate) fn images_per_second(&self) -> Option<f64> {
-        let history = self.record.history();
-        let seconds: f64 = history.iter().map(|r| 1.0 / r.images_per_second).sum();
-        (!history.is_empty()).then(|| history.len() as f64 / seconds)
-    }
-
-    /// Every setting by its path, `training.optimizer.momentum`.
-    pub(crate) fn settings(&self) -> BTreeMap<String, String> {
-        let mut settings = BTreeMap::new();
-        if let Ok(table) = toml::Table::try_from(&self.record.config) {
-            flatten("", table, &mut settings);
-        }
-        settings
-    }
-}
-
-fn flatten(path: &str, table: toml::Table, into: &mut BTreeMap<String, String>) {
-    for (key, value) in table {
-        let path = match path {
-            "" => key,
-            path => format!("{path}.{key}"),
-        };
-        match value {
-            toml::Value::Table(inner) => flatten(&path, inner, into),
-            toml::Value::String(text) => {
-                into.insert(path, text);
-            }
-            value => {
-                into.insert(path, value.to_string());
-            }
-        }
-    }
 }
 
 /// The settings in which runs differ, each with its value in every run.
 pub(crate) fn differences(runs: &[Run]) -> Vec<(String, Vec<String>)> {
-    let all: Vec<BTreeMap<String, String>> = runs.iter().map(Run::settings).collect();
+    let all: Vec<BTreeMap<String, String>> = runs
+        .iter()
+        .map(|run| settings(&run.record.config))
+        .collect();
     let mut keys: Vec<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     keys.sort();
     keys.dedup();
