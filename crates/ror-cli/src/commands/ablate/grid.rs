@@ -100,9 +100,12 @@ impl Grid {
 }
 
 impl Axis {
-    /// Its heading in a table.
+    /// Its heading in a table; the paper calls networks methods.
     pub(crate) fn heading(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or(&self.path)
+        match self.path.as_str() {
+            "network" => "method",
+            path => path.rsplit('.').next().unwrap_or(path),
+        }
     }
 }
 
@@ -255,12 +258,14 @@ mod tests {
 
     #[test]
     fn a_table_is_a_value_with_a_name() {
-        let text = "[network]\ndropout = 0.1\n\
-                    [axes]\nnetwork = [{ name = \"plain\", levels = 1 }, { levels = 2 }]";
+        let text = "[network]\nclasses = 7\n\
+                    [axes]\nnetwork = [{ name = \"plain\", levels = 1 }, { levels = 2 }]\n\
+                    \"network.dropout\" = [0, 0.1]";
         let grid = Grid::parse(text).unwrap();
         assert_eq!(grid.axes[0].labels, ["plain", "levels 2"]);
-        assert_eq!(grid.cells[0].settings.network.levels, Some(1));
-        assert_ne!(grid.cells[0].settings.network, ModelOptions::default());
+        let network = &grid.cells[1].settings.network;
+        assert_eq!((network.levels, network.classes), (Some(1), Some(7)));
+        assert_ne!(grid.cells[0].settings.network, *network);
     }
 
     #[test]

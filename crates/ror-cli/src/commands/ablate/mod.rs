@@ -33,11 +33,14 @@ use std::path::{Path, PathBuf};
     source = { data = \"cifar\", holdout = 0.1 }\n  \
     training = { epochs = 15 }\n  \
     columns = \"network.stochastic-depth\"   # an axis to put in columns\n\n  \
-    [axes.network]                         # levels, shortcuts, dropout, stochastic-depth, ...\n  \
-    shortcuts = [[\"B\"], [\"C\", \"B\"], [\"C\", \"C\", \"B\"], [\"A\", \"A\", \"A\"]]\n  \
-    stochastic-depth = [0, 0.5]            # 0 without\n\n  \
-    [axes.training]                        # any setting of a run's config.toml\n  \
-    lr = [0.1, 0.2]\n\n\
+    [axes]\n  \
+    network = [                            # changes to the model, with a name for the table\n  \
+    \x20 { name = \"ResNet\", levels = 1 },\n  \
+    \x20 { name = \"RoR-3\", levels = 3 },\n  \
+    \x20 { name = \"RoR-3, type A\", shortcuts = [\"A\", \"A\", \"A\"] },\n  \
+    ]\n  \
+    \"network.stochastic-depth\" = [0, 0.5]  # 0 without\n  \
+    \"training.lr\" = [0.1, 0.2]             # any setting of a run's config.toml\n\n\
     With weights = \"w.safetensors\", or an axis of files, nothing is trained: the weights are \
     evaluated in networks that have no tensors beside theirs.\n\n\
     Examples:\n  ror ablate grid.toml --out ablation\n  \
