@@ -5,10 +5,12 @@
 mod commands;
 mod confusion;
 mod data;
+mod measure;
 mod model;
 mod normalise;
 mod output;
 mod progress;
+mod run;
 mod runner;
 
 use clap::{Parser, Subcommand};
@@ -32,9 +34,12 @@ enum Command {
     Predict(commands::predict::Args),
     Eval(commands::eval::Args),
     Data(commands::data::Args),
+    Lesion(commands::lesion::Args),
     Convert(commands::convert::Args),
     Bench(commands::bench::Args),
     Train(Box<commands::train::Args>),
+    Ablate(commands::ablate::Args),
+    Report(commands::report::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,9 +50,12 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Data(args) => commands::data::run(&args),
+        Command::Lesion(args) => commands::lesion::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Ablate(args) => commands::ablate::run(&args),
+        Command::Report(args) => commands::report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

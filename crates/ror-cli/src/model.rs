@@ -4,25 +4,27 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ror_models::{Description, Network, ShortcutKind};
 use ror_weights::{Kernels, LoadOptions, Weights};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// Changes to what a preset's name says.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[command(next_help_heading = "Changes to the model")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ModelOptions {
     /// Number of classes
     #[arg(long, value_name = "N")]
     pub(crate) classes: Option<usize>,
     /// Levels of shortcuts, 1 to 5
     #[arg(long, value_name = "M")]
-    levels: Option<usize>,
+    pub(crate) levels: Option<usize>,
     /// Shortcut kind of each level, the root's first, such as C,C,B
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    shortcuts: Vec<Kind>,
+    pub(crate) shortcuts: Vec<Kind>,
     /// Dropout after the first convolution of every block
     #[arg(long, value_name = "RATE")]
     dropout: Option<f64>,
-    /// Stochastic depth: the survival probability of the last block
+    /// Stochastic depth: the survival probability of the last block; 0 without
     #[arg(long, value_name = "P")]
     stochastic_depth: Option<f64>,
     /// Rows and columns of the images
@@ -34,8 +36,8 @@ pub(crate) struct ModelOptions {
 }
 
 /// Types of He et al.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+pub(crate) enum Kind {
     /// Identity, missing channels zero
     #[value(name = "A", alias = "a")]
     A,
@@ -87,7 +89,9 @@ impl ModelOptions {
         }
         d.classes = self.classes.unwrap_or(d.classes);
         d.dropout = self.dropout.unwrap_or(d.dropout);
-        d.stochastic_depth = self.stochastic_depth.or(d.stochastic_depth);
+        if let Some(survival) = self.stochastic_depth {
+            d.stochastic_depth = (survival != 0.0).then_some(survival);
+        }
         if let Some(size) = self.image_size {
             d.image_size = [size, size];
         }

@@ -73,6 +73,11 @@ pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// A fraction in per cent.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
 /// Lines up columns: text to the left, numbers (columns in `right`) to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
     let header: Vec<String> = header.iter().map(|&h| h.to_owned()).collect();

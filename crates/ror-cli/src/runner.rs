@@ -19,6 +19,15 @@ pub(crate) struct EngineOptions {
     threads: Option<usize>,
 }
 
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::Compiled,
+            threads: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum EngineKind {
     Compiled,
@@ -45,33 +54,16 @@ pub(crate) struct Runner {
     /// What to say before the normalisation is used, where nothing but custom chose it.
     assumption: Option<String>,
     pub(crate) size: Size,
+    /// To build the network again, changed or for images of another size.
+    weights: Weights,
+    network: Network,
+    options: Options,
     backend: Backend,
-    features: usize,
 }
 
 enum Backend {
-    Compiled {
-        engine: Box<Engine>,
-        /// To compile again for images of another size.
-        weights: Box<Weights>,
-        options: Options,
-    },
+    Compiled(Box<Engine>),
     Candle(Model),
-}
-
-impl Backend {
-    fn new(weights: Weights, options: EngineOptions, batch_size: usize) -> Result<Self> {
-        if options.engine == EngineKind::Candle {
-            return Ok(Self::Candle(weights.model(DType::F32, &Device::Cpu)?));
-        }
-        let options = compile_options(options.threads, batch_size);
-        let network = Network::new(&weights.description)?;
-        Ok(Self::Compiled {
-            engine: Box::new(compile(&network, &weights, &options)?),
-            weights: Box::new(weights),
-            options,
-        })
-    }
 }
 
 /// The engine of a network with these weights.
@@ -88,9 +80,15 @@ impl Runner {
         options: EngineOptions,
         batch_size: usize,
     ) -> Result<Self> {
-        let features = weights.network()?.head.features;
+        let network = weights.network()?;
         let (description, metadata) = (weights.description.clone(), weights.metadata.clone());
-        let backend = Backend::new(weights, options, batch_size)?;
+        let compiled = options.engine == EngineKind::Compiled;
+        let options = compile_options(options.threads, batch_size);
+        let backend = if compiled {
+            Backend::Compiled(Box::new(compile(&network, &weights, &options)?))
+        } else {
+            Backend::Candle(weights.model(DType::F32, &Device::Cpu)?)
+        };
         let known = match &metadata.normalisation {
             Some(n) => {
                 let rgb = |values: &[f32]| -> Result<[f32; 3]> {
@@ -128,9 +126,31 @@ impl Runner {
             named,
             normalisation,
             assumption,
+            weights,
+            network,
+            options,
             backend,
-            features,
         })
+    }
+
+    /// The network that runs.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Runs another network, whose tensors are among the weights.
+    pub(crate) fn set_network(&mut self, network: Network) -> Result<()> {
+        match &mut self.backend {
+            Backend::Compiled(engine) => {
+                **engine = compile(&network, &self.weights, &self.options)?;
+            }
+            Backend::Candle(model) => {
+                let tensors = self.weights.var_builder(DType::F32, &Device::Cpu);
+                *model = Model::new(&network, tensors)?;
+            }
+        }
+        self.network = network;
+        Ok(())
     }
 
     /// Whether inputs are red, green and blue.
@@ -163,15 +183,10 @@ impl Runner {
                 let x = Tensor::from_slice(images, shape, &Device::Cpu)?;
                 Ok(model.forward(&x)?.flatten_all()?.to_vec1()?)
             }
-            Backend::Compiled {
-                engine,
-                weights,
-                options,
-            } => {
+            Backend::Compiled(engine) => {
                 if engine.image_shape() != (self.description.channels, h, w) {
-                    let network = Network::new(&weights.description)?;
-                    *options = options.clone().image_size(h, w);
-                    **engine = compile(&network, weights, options)?;
+                    self.options = self.options.clone().image_size(h, w);
+                    **engine = compile(&self.network, &self.weights, &self.options)?;
                 }
                 let mut logits = vec![0.0; n * engine.outputs()];
                 engine.run(Input::F32(images), &mut logits)?;
@@ -185,7 +200,7 @@ impl Runner {
         if self.description.top {
             self.description.classes
         } else {
-            self.features
+            self.network.head.features
         }
     }
 }

@@ -4,24 +4,12 @@
 
 mod common;
 
-use common::{Shell, json};
-use image::{Rgb, RgbImage};
+use common::{Shell, TINY, args, json};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
-
-/// A network and settings that are as small as they can be, with everything that has a memory.
-const TINY: &str = "train --model ror-3-wrn-10-1 --image-size 12 --data data \
-                    --batch-size 6 --ema 0.9 --mixup 0.2 --dropout 0.1 --clip-norm 2 \
-                    --threads 2 --checkpoint-seconds 0";
-
-/// Arguments, and more of them.
-fn args<'a>(text: &'a str, more: &'a str) -> Vec<&'a str> {
-    let words = text.split_whitespace();
-    words.chain(more.split_whitespace()).collect()
-}
 
 /// Begins the command; it must be killed or waited for.
 fn spawn(shell: &Shell, arguments: &[&str]) -> Child {
@@ -42,24 +30,6 @@ fn wait_for_an_epoch(shell: &Shell, child: &mut Child, run: &str) {
     }
 }
 
-/// Stripes across and down, of several colours and widths.
-fn stripes(shell: &Shell) {
-    for (split, count) in [("train", 9), ("test", 4)] {
-        for class in ["across", "down"] {
-            for i in 0..count {
-                let image = RgbImage::from_fn(12, 12, |x, y| {
-                    let along = if class == "across" { y } else { x };
-                    let light = (along + i) / (2 + i % 2) % 2 == 0;
-                    Rgb([if light { 220 } else { 30 }, (i * 25) as u8, 90])
-                });
-                let path = shell.path(&format!("data/{split}/{class}/{i}.png"));
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                image.save(path).unwrap();
-            }
-        }
-    }
-}
-
 /// Columns of `metrics.csv` that do not depend on the clock.
 fn metrics(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.csv")).unwrap();
@@ -70,7 +40,7 @@ fn metrics(run: &Path) -> Vec<String> {
 #[test]
 fn a_run_leaves_everything_and_its_weights_are_evaluated_alike() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     let report = json(&shell.ok(&args(TINY, "--out run --json --epochs 3")));
     assert_eq!(report["steps"], 9);
     for name in [
@@ -102,7 +72,7 @@ fn a_run_leaves_everything_and_its_weights_are_evaluated_alike() {
 #[test]
 fn a_run_killed_at_any_moment_goes_on_to_the_bit() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     shell.ok(&args(TINY, "--out whole --epochs 15"));
 
     // Checkpoints follow every step, so that many of these moments fall into one.
@@ -143,7 +113,7 @@ fn a_run_killed_at_any_moment_goes_on_to_the_bit() {
 #[test]
 fn an_interrupted_run_saves_and_says_how_to_go_on() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     let long = args(TINY, "--out run --epochs 100000");
     let mut child = spawn(&shell, &long);
     wait_for_an_epoch(&shell, &mut child, "run");
@@ -166,7 +136,7 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
 #[test]
 fn weights_for_other_classes_are_fine_tuned() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     let short = args(TINY, "--out first --epochs 1 --normalise unit");
     shell.ok(&short);
     // A third class: what was `test` of the second.
@@ -196,7 +166,7 @@ fn weights_for_other_classes_are_fine_tuned() {
 #[test]
 fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     shell.ok(&args(TINY, "--out run --epochs 1"));
     let before = fs::read(shell.path("run/best.safetensors")).unwrap();
     for (arguments, word) in [
@@ -226,7 +196,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
 #[test]
 fn a_diverging_run_names_the_step_and_keeps_the_checkpoint() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     let run = shell.run(&args(TINY, "--out run --lr 1e30 --epochs 3"));
     assert_eq!(run.code, Some(1));
     let error = run.stderr.lines().last().unwrap();
@@ -238,7 +208,7 @@ fn a_diverging_run_names_the_step_and_keeps_the_checkpoint() {
 #[test]
 fn a_truncated_and_a_missing_image_are_named() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     let path = shell.path("data/train/down/3.png");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
@@ -259,7 +229,7 @@ fn a_truncated_and_a_missing_image_are_named() {
 #[test]
 fn a_full_disk_is_said_and_the_last_checkpoint_stays() {
     let shell = Shell::new();
-    stripes(&shell);
+    shell.stripes("data", ["across", "down"]);
     shell.ok(&args(TINY, "--out run --epochs 1"));
     // From a checkpoint in the middle of the run.
     let long = args(TINY, "--out full --epochs 100000");

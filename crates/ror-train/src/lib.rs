@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod chart;
 mod checkpoint;
 mod config;
 mod ema;
@@ -23,6 +24,7 @@ mod mixup;
 mod optimizer;
 mod output;
 mod progress;
+mod record;
 mod schedule;
 mod start;
 mod step;
@@ -43,6 +45,7 @@ pub use metrics::{Evaluation, Metrics, PerClass};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
 pub use output::{RunConfig, Source};
 pub use progress::{EpochReport, Validation};
+pub use record::RunRecord;
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use start::fine_tuning;
 pub use step::KernelEngine;

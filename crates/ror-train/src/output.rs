@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.csv";
 const CURVES: &str = "curves.svg";
-const BEST: &str = "best.safetensors";
+pub(crate) const BEST: &str = "best.safetensors";
 const LOCK: &str = ".lock";
 
 /// Steps between scalars in the event files.

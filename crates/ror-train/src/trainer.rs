@@ -209,6 +209,13 @@ impl Trainer {
         self.callbacks.add(Box::new(callback));
     }
 
+    /// Stopped by this flag, which other runs may have too.
+    #[must_use]
+    pub fn with_stop_flag(mut self, stop: StopFlag) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// The flag that stops the run.
     pub fn stop_flag(&self) -> StopFlag {
         self.stop.clone()

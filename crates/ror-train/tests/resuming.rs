@@ -4,7 +4,9 @@
 mod common;
 
 use common::{bits, config, data, trainer};
-use ror_train::{Event, Outcome, RunConfig, Source, TrainConfig, TrainError, Trainer};
+use ror_train::{
+    Event, Outcome, RunConfig, RunRecord, Source, StopFlag, TrainConfig, TrainError, Trainer,
+};
 use std::fs;
 use std::path::Path;
 
@@ -184,4 +186,33 @@ fn data_that_do_not_fit_the_network_are_errors() {
     assert!(error(|d| d.classes = 4).contains("3 classes, the network 4"));
     assert!(error(|d| d.image_size = [16, 16]).contains("16 x 16"));
     assert!(error(|d| d.top = false).contains("no classes"));
+}
+
+#[test]
+fn a_record_tells_how_far_a_run_is_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let stop = StopFlag::default();
+    let mut trainer = trainer(full(), data(20))
+        .with_output(run, Source::default())
+        .unwrap()
+        .with_stop_flag(stop.clone());
+    trainer.on_event(move |event| {
+        if matches!(event, Event::EpochStarted { epoch: 2, .. }) {
+            stop.stop();
+        }
+    });
+    trainer.run().unwrap();
+    let record = RunRecord::read(run).unwrap();
+    assert_eq!(record.history(), trainer.history());
+    assert_eq!(record.best().map(|report| report.epoch), Some(1));
+    assert_eq!(&record.config, trainer.config());
+    assert!(record.images_per_second().unwrap() > 0.0);
+    assert!(record.weights.is_file() && !record.is_finished());
+    // Also at the moment when a checkpoint takes the place of the last.
+    let moved = run.join(".last.old");
+    fs::rename(run.join("last"), &moved).unwrap();
+    assert_eq!(RunRecord::read(run).unwrap().history().len(), 1);
+    assert!(moved.exists() && !run.join("last").exists());
+    assert!(RunRecord::read(&run.join("none")).is_err());
 }

@@ -6,6 +6,17 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// A network and settings that are as small as they can be, with everything that has a memory.
+pub const TINY: &str = "train --model ror-3-wrn-10-1 --image-size 12 --data data \
+                        --batch-size 6 --ema 0.9 --mixup 0.2 --dropout 0.1 --clip-norm 2 \
+                        --threads 2 --checkpoint-seconds 0";
+
+/// Arguments, and more of them.
+pub fn args<'a>(text: &'a str, more: &'a str) -> Vec<&'a str> {
+    let words = text.split_whitespace();
+    words.chain(more.split_whitespace()).collect()
+}
+
 /// A temporary folder, and the command with that as its working folder.
 pub struct Shell {
     folder: tempfile::TempDir,
@@ -43,6 +54,25 @@ impl Shell {
             .save(&path)
             .unwrap();
         path
+    }
+
+    /// A folder of 18 training and 8 test images of 12 x 12: stripes across and down, of several
+    /// colours and widths, in two classes of these names.
+    pub fn stripes(&self, folder: &str, classes: [&str; 2]) {
+        for (split, count) in [("train", 9), ("test", 4)] {
+            for (i, class) in classes.iter().enumerate() {
+                for j in 0..count {
+                    let image = image::RgbImage::from_fn(12, 12, |x, y| {
+                        let along = if i == 0 { y } else { x };
+                        let light = (along + j) / (2 + j % 2) % 2 == 0;
+                        image::Rgb([if light { 220 } else { 30 }, (j * 25) as u8, 90])
+                    });
+                    let path = self.path(&format!("{folder}/{split}/{class}/{j}.png"));
+                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    image.save(path).unwrap();
+                }
+            }
+        }
     }
 
     /// Names in the folder, sorted.

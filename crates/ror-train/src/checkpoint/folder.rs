@@ -3,7 +3,7 @@
 use crate::error::{At, Result, TrainError};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) const LAST: &str = "last";
 const NEW: &str = ".last.new";
@@ -29,14 +29,26 @@ pub(crate) fn replace(run: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Res
     Ok(())
 }
 
+/// The folder that is, or becomes by [`recover`], the last checkpoint.
+pub(crate) fn complete(run: &Path) -> Result<PathBuf> {
+    let [last, new, old] = [LAST, NEW, OLD].map(|name| run.join(name));
+    let there = |path: &Path| fs::exists(path).at(path);
+    // The old one is moved away only when the new one is complete.
+    Ok(if there(&last)? || !there(&old)? {
+        last
+    } else if there(&new)? {
+        new
+    } else {
+        old
+    })
+}
+
 /// Finishes or undoes a replacement that was cut short.
 pub(crate) fn recover(run: &Path) -> Result<()> {
     let [last, new, old] = [LAST, NEW, OLD].map(|name| run.join(name));
-    let there = |path: &Path| fs::exists(path).at(path);
-    if there(&old)? && !there(&last)? {
-        // The old one is moved away only when the new one is complete.
-        let complete = if there(&new)? { &new } else { &old };
-        fs::rename(complete, &last).at(complete)?;
+    let complete = complete(run)?;
+    if complete != last {
+        fs::rename(&complete, &last).at(&complete)?;
         sync(run)?;
     }
     for rest in [new, old] {
@@ -147,6 +159,8 @@ mod tests {
             for step in &steps[..died_after] {
                 step(run.path());
             }
+            let complete = complete(run.path()).unwrap().join("x");
+            assert_eq!(fs::read_to_string(complete).unwrap(), expected);
             recover(run.path()).unwrap();
             assert_eq!(
                 content(run.path()).as_deref(),

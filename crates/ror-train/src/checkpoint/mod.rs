@@ -129,8 +129,12 @@ pub(crate) struct Restored {
     pub(crate) data: DataStamp,
 }
 
-/// Reads the checkpoint in the folder `last`.
-pub(crate) fn load(last: &Path, network: &Network) -> Result<Restored> {
+/// How far the run in a folder was at its last checkpoint; changes nothing there.
+pub(crate) fn progress(run: &Path) -> Result<Progress> {
+    Ok(state(&folder::complete(run)?)?.progress)
+}
+
+fn state(last: &Path) -> Result<State> {
     let path = last.join(STATE);
     let text = folder::read(&path)?;
     let state: State = serde_json::from_slice(&text).map_err(|e| damaged(&path, e))?;
@@ -141,6 +145,12 @@ pub(crate) fn load(last: &Path, network: &Network) -> Result<Restored> {
             format!("format {found}, of another version of ror; expected {FORMAT}"),
         ));
     }
+    Ok(state)
+}
+
+/// Reads the checkpoint in the folder `last`.
+pub(crate) fn load(last: &Path, network: &Network) -> Result<Restored> {
+    let state = state(last)?;
     let read = |name: &str| {
         let path = last.join(name);
         match state.files.get(name) {

@@ -1,26 +1,16 @@
 //! `ror train`
 
-mod data;
 mod settings;
-mod show;
 
 use crate::data::DataOptions;
 use crate::model::{ModelOptions, WeightsOptions};
-use crate::output::{note, print, print_json};
+use crate::output::{note, percent, print, print_json};
+use crate::run::{self, ConfigFile, Plan};
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device};
 use clap::ValueEnum;
-use ror_data::Normalisation;
-use ror_models::{Description, Network, Parameters};
-use ror_train::{
-    EpochReport, Outcome, Recipe, RunConfig, Source, TrainConfig, Trainer, TrainingData,
-    fine_tuning,
-};
-use ror_weights::Weights;
-use serde::{Deserialize, Serialize};
+use ror_train::{EpochReport, Outcome, Recipe, RunConfig, Source, TrainConfig, Trainer};
+use serde::Serialize;
 use settings::Settings;
-use show::{Show, percent};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Train a network, or go on training it
@@ -86,18 +76,6 @@ enum RecipeArg {
     Paper,
 }
 
-/// What a file of settings may hold: a run's `config.toml`, or parts of it, or a preset's name.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-struct ConfigFile {
-    #[serde(rename = "version")]
-    _version: Option<String>,
-    model: Option<String>,
-    source: Source,
-    training: toml::Table,
-    description: Option<Description>,
-}
-
 /// What is printed at the end.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -113,24 +91,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         begin(args)?
     };
-    let mut show = Show::new(trainer.images());
-    trainer.on_event(move |event| show.event(event));
-    let stop = trainer.stop_flag();
-    ctrlc::set_handler(move || {
-        if stop.is_set() {
-            std::process::exit(130);
-        }
-        note("stopping after this step; once more ends at once, at the last checkpoint");
-        stop.stop();
-    })
-    .context("cannot listen to Ctrl-C")?;
-    let outcome = trainer.run().inspect_err(|_| {
-        let last = args.out.join("last");
-        note(&format!(
-            "the checkpoint from before is kept in {}",
-            last.display()
-        ));
-    })?;
+    trainer = trainer.with_stop_flag(run::interruptible()?);
+    let outcome = run::drive(&mut trainer, &args.out)?;
     if let Outcome::Stopped { step } = outcome {
         bail!(
             "stopped after step {step}; `ror train --resume --out {}` goes on from there",
@@ -152,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn begin(args: &Args) -> Result<Trainer> {
     let file = match &args.config {
-        Some(path) => read(path)?,
+        Some(path) => ConfigFile::read(path)?,
         None => ConfigFile::default(),
     };
     let mut training = training(args, &file)?;
@@ -162,44 +124,27 @@ fn begin(args: &Args) -> Result<Trainer> {
         Some(path) => Some(WeightsOptions::default().load(path, None)?),
         None => None,
     };
-    if let Some(known) = weights.as_ref().and_then(normalisation).filter(|_| !said) {
-        training.normalise = known;
+    if let Some(known) = weights.as_ref().filter(|_| !said) {
+        run::normalise_as(&mut training, known);
     }
-    let description = match (&args.model, &file.model, file.description) {
-        (Some(name), _, _) => Description::preset(name)?,
-        (None, _, Some(description)) => description,
-        (None, Some(name), None) => Description::preset(name)?,
-        (None, None, None) => match &weights {
-            Some(weights) => weights.description.clone(),
-            None => bail!("which network? give --model (see `ror list`), --config or --init"),
-        },
+    let model = args.model.as_ref().or(file.model.as_ref());
+    let described = file.description.filter(|_| args.model.is_none());
+    let description = run::description(model, described, weights.as_ref())
+        .context("which network? give --model (see `ror list`), --config or --init")??;
+    let description = args.changes.change(description)?;
+    run::set_threads(source.threads)?;
+    let mut plan = Plan {
+        description,
+        training,
+        source,
     };
-    let mut description = args.changes.change(description)?;
-    set_threads(source.threads)?;
-    let data = data::open(&source, &description, &training.augment)?;
+    let data = run::data::open(&plan.source, &plan.description, &plan.training.augment)?;
     let classes = data.train.data().classes().len();
     if let Some(asked) = args.changes.classes.filter(|&asked| asked != classes) {
         bail!("--classes {asked}, but the data have {classes}");
     }
-    description.classes = classes;
-    let network = Network::new(&description)?;
-    let parameters = match &weights {
-        Some(weights) => {
-            let (parameters, replaced) = fine_tuning(&network, weights, training.seed)?;
-            if replaced {
-                note(&format!(
-                    "note: the weights are for {} classes, the data have {classes}: the classifier \
-                     is replaced and starts anew",
-                    weights.description.classes
-                ));
-            }
-            parameters
-        }
-        None => Parameters::init(&network, training.seed, DType::F32, &Device::Cpu)?,
-    };
-    describe(&network, &training, &data, &source);
-    let trainer = Trainer::new(&network, parameters, training, data)?;
-    Ok(trainer.with_output(&args.out, source)?)
+    plan.description.classes = classes;
+    plan.begin(&args.out, data, weights.as_ref())
 }
 
 fn resume(args: &Args) -> Result<Trainer> {
@@ -227,22 +172,9 @@ fn resume(args: &Args) -> Result<Trainer> {
             "note: the run began with {began} threads; with {asked} the last bits may differ"
         ));
     }
-    set_threads(args.threads.or(source.threads))?;
-    let data = data::open(&source, &config.description, &config.training.augment)?;
-    let trainer = Trainer::resume(&args.out, data)?;
-    note(&format!(
-        "going on after step {} ({} of {} epochs)",
-        trainer.step(),
-        trainer.history().len(),
-        config.training.epochs
-    ));
-    Ok(trainer)
-}
-
-fn read(path: &Path) -> Result<ConfigFile> {
-    let name = || path.display().to_string();
-    let text = fs::read_to_string(path).with_context(name)?;
-    toml::from_str(&text).with_context(name)
+    run::set_threads(args.threads.or(source.threads))?;
+    let data = run::data::open(&source, &config.description, &config.training.augment)?;
+    run::resume(&args.out, data)
 }
 
 fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
@@ -257,54 +189,16 @@ fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
     Ok(training)
 }
 
-/// How the inputs of weights were normalised, if they say it.
-fn normalisation(weights: &Weights) -> Option<Normalisation> {
-    let known = weights.metadata.normalisation.as_ref()?;
-    Some(Normalisation {
-        mean: known.mean.as_slice().try_into().ok()?,
-        std: known.std.as_slice().try_into().ok()?,
-    })
-}
-
-/// Paths become absolute: the run may go on from another folder.
 fn source(args: &Args, file: Source) -> Result<Source> {
-    let absolute = |path: PathBuf| {
-        std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
-    };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Source {
-        data: args.data.clone().or(file.data).map(absolute).transpose()?,
+    run::absolute(Source {
+        data: args.data.clone().or(file.data),
         coarse: args.data_options.coarse || file.coarse,
         extra: args.data_options.extra || file.extra,
         lazy: args.data_options.lazy || file.lazy,
         holdout: args.holdout.or(file.holdout),
-        init: args.init.clone().or(file.init).map(absolute).transpose()?,
-        threads: args.threads.or(file.threads).or_else(|| Some(cores())),
+        init: args.init.clone().or(file.init),
+        threads: args.threads.or(file.threads),
     })
-}
-
-fn set_threads(threads: Option<usize>) -> Result<()> {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .context("cannot start the threads")?;
-    }
-    Ok(())
-}
-
-fn describe(network: &Network, training: &TrainConfig, data: &TrainingData, source: &Source) {
-    note(&format!(
-        "{} parameters; {} images to train on, {} to validate on; {} epochs of {} steps of {} \
-         images; {} threads",
-        network.parameters(),
-        data.train.len(),
-        data.validation.as_ref().map_or(0, |images| images.len()),
-        training.epochs,
-        data.train.len().div_ceil(training.batch_size),
-        training.batch_size,
-        source.threads.unwrap_or(1)
-    ));
 }
 
 fn text(report: &Report) -> String {

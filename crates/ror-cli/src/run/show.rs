@@ -1,7 +1,7 @@
 //! What is seen of a run while it goes on: a bar for each epoch, on terminals only, and a line for
 //! each that is finished.
 
-use crate::output::note;
+use crate::output::{note, percent};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ror_train::{EpochReport, Event};
 use std::time::Duration;
@@ -106,9 +106,4 @@ impl Drop for Show {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// A fraction in per cent.
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
 }
