@@ -106,7 +106,18 @@ fn wrong_usage_is_status_two() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let shell = Shell::new();
-    for command in ["list", "summary", "graph", "predict", "eval", "convert"] {
+    for command in [
+        "list",
+        "summary",
+        "graph",
+        "predict",
+        "eval",
+        "convert",
+        "train",
+        "bench",
+        "completions",
+        "man",
+    ] {
         let help = shell.ok(&[command, "--help"]);
         assert!(
             help.contains("Example") || help.contains("ror list"),
