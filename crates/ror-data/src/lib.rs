@@ -30,3 +30,8 @@ mod image;
 mod jpeg;
 mod normalisation;
 pub mod npy;
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -49,3 +49,8 @@ pub use step::KernelEngine;
 pub use subset::Subset;
 pub use tape::TapeEngine;
 pub use trainer::{Trainer, TrainingData};
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
