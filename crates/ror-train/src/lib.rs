@@ -34,7 +34,7 @@ mod validate;
 pub use batch::Batch;
 pub use config::{Recipe, TrainConfig};
 pub use ema::Ema;
-pub use engine::{Engine, StepOutput};
+pub use engine::{Engine, Ready, StepOutput};
 pub use error::{Result, TrainError};
 pub use event::{Event, Outcome, StepReport, StopFlag};
 pub use flat::{FlatLayout, Gradients};

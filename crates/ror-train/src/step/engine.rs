@@ -3,7 +3,7 @@
 use super::compiled::Compiled;
 use super::run::Step;
 use super::variables::variable;
-use crate::{Batch, Engine, Gradients, StepOutput, flat};
+use crate::{Batch, Engine, Gradients, Ready, StepOutput, flat};
 use candle_core::Result;
 use ror_blocks::{Noise, Shape3};
 use ror_models::{Network, Parameters};
@@ -81,11 +81,12 @@ impl KernelEngine {
 }
 
 impl Engine for KernelEngine {
-    fn forward_backward(
+    fn forward_backward_telling(
         &mut self,
         batch: &Batch,
         noise: &Noise,
         gradients: &mut Gradients,
+        ready: &mut Ready<'_>,
     ) -> Result<StepOutput> {
         let [n, c, h, w] = batch.shape;
         let classes = self
@@ -112,7 +113,7 @@ impl Engine for KernelEngine {
         step.start(n);
         step.pack()?;
         let flags = step.draw(noise, n)?;
-        step.train(batch, &flags, gradients)
+        step.train(batch, &flags, gradients, ready)
     }
 
     fn logits(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {

@@ -2,12 +2,13 @@
 
 use super::compiled::Compiled;
 use super::failure::Failure;
+use super::finish::Outlet;
 use super::flags::Flags;
 use super::graph::Draw;
 use super::pass::Pass;
 use super::state::Worker;
-use super::variables::{Values, gradient, values, variable};
-use crate::{Batch, Gradients, StepOutput};
+use super::variables::{Values, values, variable};
+use crate::{Batch, Gradients, Ready, StepOutput};
 use candle_core::{DType, Device, Error, Result, Shape};
 use ror_blocks::Noise;
 use ror_models::{Network, Parameters};
@@ -98,43 +99,20 @@ impl Step<'_> {
         batch: &Batch,
         flags: &Flags,
         gradients: &mut Gradients,
+        ready: &mut Ready<'_>,
     ) -> Result<StepOutput> {
         for stage in 0..self.compiled.plan.forward.len() {
             let nodes = self.compiled.plan.forward[stage].clone();
             self.normalise(&nodes, flags)?;
             self.run(&nodes, flags, &batch.images, Some(batch), false)?;
         }
-        // Of what is dropped, no part has a gradient.
-        for conv in self
-            .compiled
-            .graph
-            .convs
-            .iter()
-            .filter(|c| !flags.runs(c.gate))
-        {
-            gradient(gradients, &format!("{}.weight", conv.path))?.fill(0.0);
-            if conv.bias {
-                gradient(gradients, &format!("{}.bias", conv.path))?.fill(0.0);
-            }
-        }
-        for norm in self
-            .compiled
-            .graph
-            .norms
-            .iter()
-            .filter(|n| !flags.runs(n.gate))
-        {
-            for name in ["weight", "bias"] {
-                gradient(gradients, &format!("{}.{name}", norm.path))?.fill(0.0);
-            }
-        }
+        let mut outlet = Outlet { gradients, ready };
         for stage in 0..self.compiled.plan.backward.len() {
             let nodes = self.compiled.plan.backward[stage].clone();
-            self.differentiate_norms(&nodes, flags, gradients)?;
+            self.differentiate_norms(&nodes, flags, outlet.gradients)?;
             self.run(&nodes, flags, &batch.images, Some(batch), true)?;
-            self.finish_convs(&nodes, flags, gradients)?;
+            self.finish(&nodes, flags, &mut outlet)?;
         }
-        self.finish_head(gradients)?;
         let workers = self.workers();
         let classes = batch.classes();
         let mut logits = Vec::with_capacity(batch.targets.len());
