@@ -147,3 +147,43 @@ fn mistakes_are_named_and_leave_nothing() {
         assert_eq!(names(folder.path()), ["in.safetensors"]);
     }
 }
+
+#[test]
+fn half_the_size_keeps_every_kernel_to_eleven_bits_and_remarks_stay() {
+    let folder = folder_with("ror-3-8");
+    let output = convert(
+        folder.path(),
+        &[
+            "in.safetensors",
+            "half.safetensors",
+            "--half",
+            "--remark",
+            "data=CIFAR-10, half of it",
+        ],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    let file = |name: &str| folder.path().join(name);
+    let size = |name: &str| file(name).metadata().unwrap().len();
+    assert!(size("half.safetensors") < size("in.safetensors") * 6 / 10);
+    let whole = load(&file("in.safetensors"), &LoadOptions::default()).unwrap();
+    let half = load(&file("half.safetensors"), &LoadOptions::default()).unwrap();
+    assert_eq!(half.description, whole.description);
+    assert_eq!(half.metadata.extra["data"], "CIFAR-10, half of it");
+    for (name, tensor) in &whole.tensors {
+        let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (a, b) in values(tensor).into_iter().zip(values(&half.tensors[name])) {
+            assert!((a - b).abs() <= a.abs() / 2048.0 + 1e-7, "{name}: {a} {b}");
+        }
+    }
+    for (wrong, options) in [
+        ("half.onnx", &["--half"][..]),
+        ("half.safetensors", &["--half", "--format", "pytorch"]),
+    ] {
+        let output = convert(
+            folder.path(),
+            &[&["in.safetensors", wrong], options].concat(),
+        );
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("--half"), "{}", stderr(&output));
+    }
+}

@@ -7,7 +7,7 @@ use crate::work::{Batch, Wanted, Worker};
 use crate::{Input, Options, Result};
 use candle_nn::VarBuilder;
 use ror_models::Network;
-use ror_ops::kernels::{Block, Pool};
+use ror_ops::kernels::{Block, Blocks, Memory, Pool};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub struct Engine {
     pool: Arc<Pool>,
     workers: Vec<Worker>,
     /// Shared by all threads where they work on one image.
-    scratch: Vec<Block>,
+    scratch: Blocks,
 }
 
 impl Engine {
@@ -56,11 +56,12 @@ impl Engine {
     }
 
     fn of(program: Arc<Program>, pool: Arc<Pool>) -> Self {
+        let mut memory = Memory::new(program.workspace_bytes() / size_of::<Block>());
         Self {
             workers: (0..program.workers())
-                .map(|_| Worker::new(&program))
+                .map(|_| Worker::new(&program, &mut memory))
                 .collect(),
-            scratch: vec![Block::ZERO; program.shared_scratch * program.threads],
+            scratch: memory.zeros(program.shared_scratch * program.threads),
             program,
             pool,
         }

@@ -9,7 +9,8 @@ use candle_nn::VarBuilder;
 use ror_models::Network;
 use ror_models::blocks::Shape3;
 use ror_ops::kernels::{
-    Algorithm, Block, Conv2d, Dense, Dims, Isa, KernelError, MaxPool, Stem, blocks, channel_blocks,
+    Algorithm, Block, Conv2d, Dense, Dims, Isa, KernelError, MaxPool, Memory, Stem, blocks,
+    channel_blocks,
 };
 
 /// Everything that a run reads and never writes.
@@ -128,7 +129,13 @@ impl Program {
             } else {
                 images_at_once(filters, from).min(most)
             };
-            Algorithm::choose(&filters.geometry, images, from.height, from.width)
+            Algorithm::choose(
+                options.isa,
+                &filters.geometry,
+                images,
+                from.height,
+                from.width,
+            )
         };
         let steps = fuse::fuse(&graph, |filters, from| {
             choose(filters, from) != Algorithm::Direct
@@ -168,6 +175,7 @@ impl Program {
             let operation = operation(isa, step, &layout, &choose)?;
             program.operations.push(operation);
         }
+        program.gather_weights();
         program.size_scratch()?;
         program.check_memory()?;
         Ok(program)
@@ -213,6 +221,23 @@ impl Program {
         probe
             .try_reserve_exact(bytes)
             .map_err(|_| Error::Memory { bytes })
+    }
+
+    /// Puts the packed weights side by side.
+    fn gather_weights(&mut self) {
+        let convs = self
+            .operations
+            .iter_mut()
+            .filter_map(|o| match &mut o.kernel {
+                Kernel::Conv(conv) => Some(conv),
+                _ => None,
+            });
+        let mut convs: Vec<&mut Conv2d> = convs.collect();
+        let bytes: usize = convs.iter().map(|c| c.weight_bytes()).sum();
+        let mut memory = Memory::new(bytes / size_of::<Block>());
+        for conv in &mut convs {
+            conv.move_to(&mut memory);
+        }
     }
 
     fn size_scratch(&mut self) -> Result<()> {

@@ -3,8 +3,8 @@
 use crate::program::{Head, Kernel, Operation, Program};
 use crate::{Input, place::Place};
 use ror_ops::kernels::{
-    Block, Dims, Fused, Isa, KernelError, MAX_TERMS, MaxPool, Output, Plain, Pool, Preact, Source,
-    Term, as_flat, blocks, global_average_pool, merge, pad_shortcut,
+    Block, Blocks, Dims, Fused, Isa, KernelError, MAX_TERMS, MaxPool, Memory, Output, Plain, Pool,
+    Preact, Source, Term, as_flat, blocks, global_average_pool, merge, pad_shortcut,
 };
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -29,9 +29,9 @@ pub(crate) struct Batch<'a> {
 /// The memory that a thread works in.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    slots: Vec<Vec<Block>>,
-    pooled: Vec<Block>,
-    scratch: Vec<Block>,
+    slots: Vec<Blocks>,
+    pooled: Blocks,
+    scratch: Blocks,
     /// Time spent in each operation, the head last, where it is measured.
     pub times: Option<Vec<Duration>>,
     /// What went wrong; nothing can, once lengths are checked.
@@ -45,12 +45,11 @@ enum Team<'a> {
 }
 
 impl Worker {
-    pub(crate) fn new(program: &Program) -> Self {
-        let zeros = |len: usize| vec![Block::ZERO; len];
+    pub(crate) fn new(program: &Program, memory: &mut Memory) -> Self {
         Self {
-            slots: program.slots.iter().map(|&len| zeros(len)).collect(),
-            pooled: zeros(program.pooled()),
-            scratch: zeros(program.scratch),
+            slots: program.slots.iter().map(|&len| memory.zeros(len)).collect(),
+            pooled: memory.zeros(program.pooled()),
+            scratch: memory.zeros(program.scratch),
             times: None,
             result: Ok(()),
         }
@@ -218,7 +217,7 @@ impl Worker {
                 pad_shortcut(from, stride, channels, x, output.raw.unwrap_or_default())
             }
         };
-        let mut put_back = |place: Option<Place>, slot: Vec<Block>| {
+        let mut put_back = |place: Option<Place>, slot: Blocks| {
             if let Some(place) = place {
                 self.slots[place.slot] = slot;
             }

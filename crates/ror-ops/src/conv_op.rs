@@ -267,7 +267,7 @@ impl Layer {
         let kind = if geometry.inputs <= 4 && geometry.stride <= 2 && !transposed {
             Kind::Stem(Stem::pack(isa, geometry, weight, bias)?)
         } else {
-            let algorithm = Algorithm::choose(&geometry, input.n.min(16), input.h, input.w);
+            let algorithm = Algorithm::choose(isa, &geometry, input.n.min(16), input.h, input.w);
             Kind::Blocked(Conv2d::pack(
                 isa, geometry, algorithm, weight, bias, transposed,
             )?)

@@ -25,10 +25,10 @@ mod save;
 mod weights;
 
 pub use error::{ErrorKind, WeightsError};
-pub use load::{Kernels, LoadOptions, load};
+pub use load::{Kernels, LoadOptions, load, load_bytes};
 pub use onnx::{OnnxOptions, save_onnx};
 pub use pytorch::{PytorchNames, save_pytorch};
-pub use save::{save_keras_h5, save_safetensors};
+pub use save::{save_keras_h5, save_safetensors, save_safetensors_half};
 pub use weights::{Format, Metadata, Normalisation, Weights};
 
 /// The example of the README runs.

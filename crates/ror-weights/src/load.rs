@@ -68,13 +68,26 @@ pub(crate) struct Found {
 /// # }
 /// ```
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Weights, WeightsError> {
-    let found = content::read(path).and_then(|content| match content {
-        Content::Keras(file) => keras::import(file, options),
-        Content::Named(file) => named::import(file, options),
-    });
-    found
-        .and_then(finish)
-        .map_err(|kind| WeightsError::new(path, kind))
+    place(content::read(path), options).map_err(|kind| WeightsError::new(path, kind))
+}
+
+/// As [`load`], from the bytes of a file; `name` is what errors call it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(
+    name: &Path,
+    bytes: Vec<u8>,
+    options: &LoadOptions,
+) -> Result<Weights, WeightsError> {
+    place(content::parse(bytes), options).map_err(|kind| WeightsError::new(name, kind))
+}
+
+fn place(content: Result<Content>, options: &LoadOptions) -> Result<Weights> {
+    finish(match content? {
+        Content::Keras(file) => keras::import(file, options)?,
+        Content::Named(file) => named::import(file, options)?,
+    })
 }
 
 fn finish(found: Found) -> Result<Weights> {

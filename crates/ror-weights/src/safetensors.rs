@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use ::safetensors::{Dtype, SafeTensors, View, serialize};
 
+use half::f16;
+
 use crate::array::{Array, Budget, Element};
 use crate::error::{ErrorKind, Result, damaged};
 use crate::metadata;
@@ -66,33 +68,66 @@ pub(crate) fn read(bytes: &[u8]) -> Result<NamedFile> {
 }
 
 /// The bytes of a file of `arrays`, of `counters` at zero, and of `text` for ourselves.
-pub(crate) fn write(arrays: Vec<Array>, counters: Vec<String>, text: String) -> Result<Vec<u8>> {
-    let floats = arrays
+pub(crate) fn write(
+    arrays: Vec<Array>,
+    kernels: Precision,
+    counters: Vec<String>,
+    text: String,
+) -> Result<Vec<u8>> {
+    let entries: Vec<(String, Entry)> = arrays
         .into_iter()
-        .map(|array| (array.name.clone(), Entry::Floats(array)));
+        .map(|array| Ok((array.name.clone(), Entry::new(array, kernels)?)))
+        .collect::<Result<_>>()?;
+    let floats = entries.into_iter();
     let counters = counters.into_iter().map(|name| (name, Entry::Counter));
     let pairs = Some([(metadata::KEY.to_owned(), text)].into());
     serialize(floats.chain(counters), pairs).map_err(|e| damaged(FORMAT, e))
 }
 
+/// How kernels, the tensors of two and more dimensions, are stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    Single,
+    Half,
+}
+
 /// A tensor to be written; its bytes are made one tensor at a time.
 enum Entry {
     Floats(Array),
+    /// Stored in 16 bits.
+    Halves(Array),
     /// PyTorch's `num_batches_tracked`.
     Counter,
+}
+
+impl Entry {
+    fn new(array: Array, kernels: Precision) -> Result<Self> {
+        if kernels == Precision::Single || array.shape.len() < 2 {
+            return Ok(Self::Floats(array));
+        }
+        match array.data.iter().find(|v| v.abs() > f16::MAX.to_f32()) {
+            None => Ok(Self::Halves(array)),
+            Some(v) => Err(ErrorKind::Tensor {
+                expected: format!("values of 16 bits, at most {}", f16::MAX),
+                found: v.to_string(),
+                tensor: array.name,
+            }),
+        }
+    }
 }
 
 impl View for Entry {
     fn dtype(&self) -> Dtype {
         match self {
             Self::Floats(_) => Dtype::F32,
+            Self::Halves(_) => Dtype::F16,
             Self::Counter => Dtype::I64,
         }
     }
 
     fn shape(&self) -> &[usize] {
         match self {
-            Self::Floats(array) => &array.shape,
+            Self::Floats(array) | Self::Halves(array) => &array.shape,
             Self::Counter => &[],
         }
     }
@@ -100,6 +135,10 @@ impl View for Entry {
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Floats(array) => array.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Halves(array) => {
+                let halves = array.data.iter().map(|&v| f16::from_f32(v));
+                halves.flat_map(f16::to_le_bytes).collect()
+            }
             Self::Counter => Cow::Borrowed(&[0; size_of::<i64>()]),
         }
     }
@@ -107,6 +146,7 @@ impl View for Entry {
     fn data_len(&self) -> usize {
         match self {
             Self::Floats(array) => size_of_val(array.data.as_slice()),
+            Self::Halves(array) => array.data.len() * size_of::<f16>(),
             Self::Counter => size_of::<i64>(),
         }
     }
@@ -116,7 +156,6 @@ impl View for Entry {
 mod tests {
     use super::*;
     use ::safetensors::tensor::TensorView;
-    use half::f16;
     use std::collections::HashMap;
 
     fn file(
@@ -154,6 +193,26 @@ mod tests {
                 Array::new("b".into(), vec![1, 2], vec![1.0, -1.0]).unwrap(),
             ]
         );
+    }
+
+    #[test]
+    fn halved_kernels_keep_eleven_bits_and_the_rest_all() {
+        let third = |shape: &[usize]| {
+            let data = vec![1.0 / 3.0; shape.iter().product()];
+            Array::new(format!("{shape:?}"), shape.to_vec(), data).unwrap()
+        };
+        let arrays = vec![third(&[4]), third(&[2, 2])];
+        let bytes = write(arrays, Precision::Half, Vec::new(), String::new()).unwrap();
+        for tensor in read(&bytes).unwrap().tensors {
+            let single = tensor.shape.len() == 1;
+            for v in tensor.data {
+                assert_eq!(v == 1.0 / 3.0, single);
+                assert!((v - 1.0 / 3.0).abs() < 1.0 / 8192.0);
+            }
+        }
+        let large = Array::new("w".into(), vec![1, 1], vec![1e5]).unwrap();
+        let error = write(vec![large], Precision::Half, Vec::new(), String::new()).unwrap_err();
+        assert!(error.to_string().contains("`w`"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result, WeightsError};
 use crate::keras;
 use crate::metadata;
 use crate::named;
-use crate::safetensors;
+use crate::safetensors::{self, Precision};
 use crate::weights::Weights;
 
 /// Writes safetensors that carry their network's description, class names and normalisation, which
@@ -23,9 +23,23 @@ use crate::weights::Weights;
 /// A path that cannot be written; weights that contradict their description, are not finite or
 /// incomplete.
 pub fn save_safetensors(path: &Path, weights: &Weights) -> Result<(), WeightsError> {
+    save_described(path, weights, Precision::Single)
+}
+
+/// As [`save_safetensors`], with kernels (tensors of two and more dimensions) in 16 bits, for half the size. What
+/// channels have one of (biases, batch norms) stays in 32.
+///
+/// # Errors
+/// As [`save_safetensors`]; a kernel beyond the largest number of 16 bits, 65504.
+pub fn save_safetensors_half(path: &Path, weights: &Weights) -> Result<(), WeightsError> {
+    save_described(path, weights, Precision::Half)
+}
+
+fn save_described(path: &Path, weights: &Weights, kernels: Precision) -> Result<(), WeightsError> {
     save(path, weights, |network, arrays, out| {
         let text = metadata::to_text(&network.description, &weights.metadata)?;
-        Ok(out.write_all(&safetensors::write(arrays, Vec::new(), text)?)?)
+        let bytes = safetensors::write(arrays, kernels, Vec::new(), text)?;
+        Ok(out.write_all(&bytes)?)
     })
 }
 

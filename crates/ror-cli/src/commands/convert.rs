@@ -46,6 +46,12 @@ pub(crate) struct Args {
     /// Fold batch norms of an .onnx into the convolutions before them
     #[arg(long)]
     fold_norms: bool,
+    /// Store the kernels of a .safetensors in 16 bits, for half the size
+    #[arg(long)]
+    half: bool,
+    /// Put a remark into the metadata, such as data=CIFAR-10
+    #[arg(long = "remark", value_name = "KEY=TEXT", value_parser = parse_remark)]
+    remarks: Vec<(String, String)>,
     #[command(flatten)]
     weights_options: WeightsOptions,
     #[command(flatten)]
@@ -83,6 +89,13 @@ fn parse_target(text: &str) -> Result<Destination, String> {
             Description::preset(name).map_err(|e| e.to_string())?,
         )),
     })
+}
+
+fn parse_remark(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=TEXT".to_owned()),
+    }
 }
 
 enum Target {
@@ -130,13 +143,18 @@ fn target(args: &Args) -> Result<(Target, PathBuf)> {
         _ => Target::Keras,
     };
     let foreign = match target {
-        Target::Onnx => args.format != StateDict::Ror,
+        Target::Onnx => args.format != StateDict::Ror || args.half,
         Target::Safetensors => args.softmax || args.fold_norms,
-        Target::Keras => args.format != StateDict::Ror || args.softmax || args.fold_norms,
+        Target::Keras => {
+            args.format != StateDict::Ror || args.half || args.softmax || args.fold_norms
+        }
     };
+    if args.half && args.format != StateDict::Ror {
+        bail!("--half is for the format ror: PyTorch's modules keep all tensors in 32 bits");
+    }
     if foreign {
         bail!(
-            "{}: --softmax and --fold-norms are for .onnx, --format is for .safetensors",
+            "{}: --softmax and --fold-norms are for .onnx, --format and --half for .safetensors",
             path.display()
         );
     }
@@ -152,6 +170,9 @@ fn write(args: &Args, target: &Target, path: &Path, weights: &Weights) -> Result
                 fold_norms: args.fold_norms,
             };
             ror_weights::save_onnx(path, weights, &options)?;
+        }
+        (Target::Safetensors, StateDict::Ror) if args.half => {
+            ror_weights::save_safetensors_half(path, weights)?;
         }
         (Target::Safetensors, StateDict::Ror) => ror_weights::save_safetensors(path, weights)?,
         (Target::Safetensors, StateDict::Pytorch) => {
@@ -183,5 +204,6 @@ fn add_metadata(args: &Args, metadata: &mut Metadata, classes: usize) -> Result<
         }
         metadata.class_names = Some(names);
     }
+    metadata.extra.extend(args.remarks.iter().cloned());
     Ok(())
 }

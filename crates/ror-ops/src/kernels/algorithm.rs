@@ -2,6 +2,7 @@
 
 use super::blocked::blocks;
 use super::geometry::Geometry;
+use super::simd::Isa;
 
 /// A way to compute a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,17 +26,25 @@ impl Algorithm {
     }
 
     /// The fastest way by estimate, for `images` at a time of `h` rows and `w` columns.
-    pub fn choose(geometry: &Geometry, images: usize, h: usize, w: usize) -> Self {
-        let cost = |algorithm: &Self| algorithm.cost(geometry, images, h, w);
+    pub fn choose(isa: Isa, geometry: &Geometry, images: usize, h: usize, w: usize) -> Self {
+        let per_cycle = isa.multiply_adds_per_cycle() as f64;
+        let cost = |algorithm: &Self| algorithm.cost(per_cycle, geometry, images, h, w);
         let all = Self::applicable(geometry).iter();
         all.min_by(|a, b| cost(a).total_cmp(&cost(b)))
             .copied()
             .unwrap_or(Self::Direct)
     }
 
-    /// Cycles of one core, roughly: products at 32 multiply-adds a cycle, or as long as their weights take to
+    /// Cycles of one core, roughly: products at so many multiply-adds a cycle, or as long as their weights take to
     /// stream from the last-level cache or memory, and the transforms.
-    fn cost(self, geometry: &Geometry, images: usize, h: usize, w: usize) -> f64 {
+    fn cost(
+        self,
+        multiply_adds: f64,
+        geometry: &Geometry,
+        images: usize,
+        h: usize,
+        w: usize,
+    ) -> f64 {
         let (i, o) = (
             blocks(geometry.inputs) as f64 * 16.0,
             blocks(geometry.outputs) as f64 * 16.0,
@@ -56,6 +65,6 @@ impl Algorithm {
         };
         let bytes = planes * i * o * 4.0;
         let per_cycle = if bytes < 4e6 { 12.0 } else { 8.0 };
-        (rows * planes * i * o / 32.0).max(bytes / per_cycle) + rows * (i + o) * transforms
+        (rows * planes * i * o / multiply_adds).max(bytes / per_cycle) + rows * (i + o) * transforms
     }
 }

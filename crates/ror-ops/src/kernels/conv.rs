@@ -11,6 +11,7 @@ use super::epilogue::{Epilogue, Fused, Output};
 use super::error::{Result, check_at_least, check_finite, check_len};
 use super::gemm::Panels;
 use super::geometry::{Filters, Geometry};
+use super::memory::Memory;
 use super::simd::Isa;
 use super::split::{Costs, Split};
 use super::threads::Pool;
@@ -128,6 +129,15 @@ impl Conv2d {
     /// Memory of the packed weights, in bytes.
     pub fn weight_bytes(&self) -> usize {
         self.panels().bytes()
+    }
+
+    /// Moves the packed weights into `memory`, which others may share.
+    pub fn move_to(&mut self, memory: &mut Memory) {
+        match &mut self.method {
+            Method::Winograd4(m) => m.panels_mut().move_to(memory),
+            Method::Winograd2(m) => m.panels_mut().move_to(memory),
+            Method::Direct(m) => m.panels_mut().move_to(memory),
+        }
     }
 
     /// Blocks of scratch that a thread needs for up to `n` images of `h` rows and `w` columns.

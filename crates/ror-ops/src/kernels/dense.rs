@@ -124,6 +124,7 @@ impl Dense {
                         walk,
                         rows,
                         b,
+                        next: b,
                         width,
                         c: to,
                         c_stride,

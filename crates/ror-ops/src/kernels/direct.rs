@@ -52,6 +52,10 @@ impl Direct {
         });
     }
 
+    pub(super) fn panels_mut(&mut self) -> &mut Panels {
+        &mut self.panels
+    }
+
     pub(super) fn panels(&self) -> &Panels {
         &self.panels
     }
@@ -155,6 +159,7 @@ impl Direct {
                         walk,
                         rows: count,
                         b,
+                        next: b,
                         width,
                         c,
                         c_stride,

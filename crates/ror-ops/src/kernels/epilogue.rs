@@ -1,5 +1,7 @@
 //! What follows a convolution, fused into the pass that stores its result.
 
+use std::ops::Range;
+
 use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
 use super::simd::Simd;
@@ -74,6 +76,13 @@ impl<'a> Output<'a> {
         }
     }
 }
+
+/// Shapes of an [`Epilogue`]: any at all.
+pub(super) const ANY: u8 = 0;
+/// No terms; the result goes to the raw output.
+pub(super) const PLAIN: u8 = 1;
+/// One term; the result goes to the raw output and its pre-activation.
+pub(super) const RESIDUAL: u8 = 2;
 
 /// [`Fused`] and [`Output`] with every length checked, as pointers that threads may share: each thread writes
 /// only the pixels and channels of its own part.
@@ -184,6 +193,21 @@ impl Epilogue {
         })
     }
 
+    /// Asks for rows of pixels of the (unpooled) output that are about to be written.
+    #[inline(always)]
+    pub(super) fn claim<S: Simd>(&self, image: usize, blocks: Range<usize>, rows: Range<usize>) {
+        let pool = if self.pool { 2 } else { 1 };
+        let (h, w) = (self.h / pool, self.w / pool);
+        for block in blocks {
+            let plane = (image * self.blocks + block) * h;
+            for line in (plane + rows.start / pool) * w..(plane + rows.end / pool) * w {
+                for out in [self.raw, self.preact].into_iter().filter(|p| !p.is_null()) {
+                    S::claim(out.wrapping_add(line * LANES));
+                }
+            }
+        }
+    }
+
     /// Finishes a run of pixels of one block of channels, `len` blocks from `c`, the first being pixel `first`.
     ///
     /// # Safety
@@ -204,58 +228,77 @@ impl Epilogue {
             while lane < LANES {
                 let channel = block * LANES + lane;
                 let bias = S::load(self.bias.add(channel));
+                let affine = self.affine::<S, ANY>(channel);
                 for pixel in 0..len {
                     let offset = at + pixel * LANES + lane;
                     let mut v = [S::add(S::load(c.add(pixel * LANES + lane)), bias)];
-                    self.combine::<S, 1>(&mut v, |_| offset);
-                    self.write::<S>(v[0], channel, offset);
+                    self.combine::<S, 1, ANY>(&mut v, |_| offset);
+                    self.write::<S, ANY>(v[0], affine, offset);
                 }
                 lane += S::LANES;
             }
         }
     }
 
-    /// Finishes two rows of `M` pixels without bias, of which `rows` x `cols` lie in the image, the first in an even row
-    /// and column.
+    /// Which of the common shapes this has, for which kernels are compiled without its other branches.
+    #[inline(always)]
+    pub(super) fn shape(&self) -> u8 {
+        let raw = !self.raw.is_null() && !self.pool;
+        match (self.count, self.preact.is_null()) {
+            (0, true) if raw => PLAIN,
+            (1, false) if raw && !self.relu => RESIDUAL,
+            _ => ANY,
+        }
+    }
+
+    /// The bias of the channels of a block from `lane` on.
+    ///
+    /// # Safety
+    /// The processor has `S`; the block lies in the output; `lane` is a multiple of `S::LANES` below 16.
+    #[inline(always)]
+    pub(super) unsafe fn bias<S: Simd>(&self, block: usize, lane: usize) -> S::V {
+        // SAFETY: the length was checked in `new`.
+        unsafe { S::load(self.bias.add(block * LANES + lane)) }
+    }
+
+    /// Finishes two rows of `M` pixels with their bias, of which `rows` x `cols` lie in the image, the first in an even
+    /// row and column.
     ///
     /// # Safety
     /// The processor has `S`; image, block and the valid pixels lie in the output; `lane` is a multiple of
-    /// `S::LANES` below 16. `rows` is at least 1; with `FULL`, at least 2, and `cols` is `M`.
+    /// `S::LANES` below 16. `rows` is at least 1; with `FULL`, at least 2, and `cols` is `M`. `SHAPE` is [`ANY`] or
+    /// [`Self::shape`].
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn finish_pair<S: Simd, const M: usize, const FULL: bool>(
+    pub(super) unsafe fn finish_pair<S: Simd, const M: usize, const SHAPE: u8, const FULL: bool>(
         &self,
         mut pair: [[S::V; M]; 2],
-        image: usize,
-        block: usize,
-        lane: usize,
+        (image, block, lane): (usize, usize, usize),
         (y, x): (usize, usize),
         (rows, cols): (usize, usize),
     ) {
         // SAFETY: lengths were checked in `new`; rows and columns outside the image are skipped.
         unsafe {
-            let channel = block * LANES + lane;
+            let affine = self.affine::<S, SHAPE>(block * LANES + lane);
             let plane = image * self.blocks + block;
             let at = (plane * self.h * self.w + y * self.w + x) * LANES + lane;
             let cols = if FULL { M } else { cols };
-            let bias = S::load(self.bias.add(channel));
+            let pool = SHAPE == ANY && self.pool;
             for (i, row) in pair.iter_mut().enumerate() {
                 if FULL || i < rows {
                     let at = at + i * self.w * LANES;
-                    for v in row.iter_mut() {
-                        *v = S::add(*v, bias);
-                    }
-                    self.combine::<S, M>(row, |j| at + if j < cols { j * LANES } else { 0 });
-                    if !self.pool {
+                    self.combine::<S, M, SHAPE>(row, |j| {
+                        at + if FULL || j < cols { j * LANES } else { 0 }
+                    });
+                    if !pool {
                         for (j, &v) in row.iter().enumerate() {
                             if FULL || j < cols {
-                                self.write::<S>(v, channel, at + j * LANES);
+                                self.write::<S, SHAPE>(v, affine, at + j * LANES);
                             }
                         }
                     }
                 }
             }
-            if self.pool && (FULL || rows > 1) {
+            if pool && (FULL || rows > 1) {
                 let (h, w) = (self.h / 2, self.w / 2);
                 let at = (plane * h * w + y / 2 * w + x / 2) * LANES + lane;
                 let [top, bottom] = pair;
@@ -263,7 +306,7 @@ impl Epilogue {
                     if FULL || 2 * j + 1 < cols {
                         let top = S::max_nan(top[2 * j], top[2 * j + 1]);
                         let bottom = S::max_nan(bottom[2 * j], bottom[2 * j + 1]);
-                        self.write::<S>(S::max_nan(top, bottom), channel, at + j * LANES);
+                        self.write::<S, SHAPE>(S::max_nan(top, bottom), affine, at + j * LANES);
                     }
                 }
             }
@@ -272,7 +315,7 @@ impl Epilogue {
 
     /// Steps 1 (without bias) and 2 of [`Fused`] for values at the given offsets of the unpooled output.
     #[inline(always)]
-    unsafe fn combine<S: Simd, const M: usize>(
+    unsafe fn combine<S: Simd, const M: usize, const SHAPE: u8>(
         &self,
         values: &mut [S::V; M],
         offset: impl Fn(usize) -> usize,
@@ -280,12 +323,17 @@ impl Epilogue {
         // SAFETY: the caller's offsets lie in the unpooled output, which every term has the length of.
         unsafe {
             let zero = S::splat(0.0);
-            if self.relu {
+            if SHAPE != RESIDUAL && self.relu {
                 for v in values.iter_mut() {
                     *v = S::max(zero, *v);
                 }
             }
-            for &(term, relu) in &self.terms[..self.count] {
+            let count = match SHAPE {
+                PLAIN => 0,
+                RESIDUAL => 1,
+                _ => self.count,
+            };
+            for &(term, relu) in &self.terms[..count] {
                 for (j, v) in values.iter_mut().enumerate() {
                     *v = S::add(*v, S::load(term.add(offset(j))));
                 }
@@ -298,21 +346,41 @@ impl Epilogue {
         }
     }
 
+    /// The scale and shift of the pre-activation of a vector of channels; any values where there is none.
+    #[inline(always)]
+    unsafe fn affine<S: Simd, const SHAPE: u8>(&self, channel: usize) -> (S::V, S::V) {
+        // SAFETY: the caller's channel exists; the lengths were checked in `new`.
+        unsafe {
+            if self.preacts::<SHAPE>() {
+                let (scale, shift) = (self.scale.add(channel), self.shift.add(channel));
+                (S::load(scale), S::load(shift))
+            } else {
+                (S::splat(0.0), S::splat(0.0))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn preacts<const SHAPE: u8>(&self) -> bool {
+        SHAPE == RESIDUAL || (SHAPE == ANY && !self.preact.is_null())
+    }
+
     /// Step 4 of [`Fused`].
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, v: S::V, channel: usize, offset: usize) {
+    unsafe fn write<S: Simd, const SHAPE: u8>(
+        &self,
+        v: S::V,
+        (scale, shift): (S::V, S::V),
+        offset: usize,
+    ) {
         // SAFETY: the caller's offset lies in the output, whose length was checked.
         unsafe {
-            if !self.raw.is_null() {
+            if SHAPE != ANY || !self.raw.is_null() {
                 S::store(self.raw.add(offset), v);
             }
-            if !self.preact.is_null() {
-                let scale = S::load(self.scale.add(channel));
-                let shift = S::load(self.shift.add(channel));
-                S::store(
-                    self.preact.add(offset),
-                    S::max(S::splat(0.0), S::mul_add(v, scale, shift)),
-                );
+            if self.preacts::<SHAPE>() {
+                let v = S::max(S::splat(0.0), S::mul_add(v, scale, shift));
+                S::store(self.preact.add(offset), v);
             }
         }
     }

@@ -8,6 +8,7 @@
 //! multiply-adds and 7 of loads.
 
 use super::blocked::{Block, LANES, as_flat_mut, blocks};
+use super::memory::{Blocks, Memory};
 use super::simd::{Isa, Kernel, Simd};
 
 /// How the rows of A lie in memory: `STEP` floats apart, each row in runs of consecutive `k`.
@@ -30,6 +31,8 @@ pub(super) struct Product<const STEP: usize> {
     pub rows: usize,
     /// `[runs * depth][width]`.
     pub b: *const f32,
+    /// The panel that the next product will read, fetched meanwhile: the processor's own prefetching stops at pages.
+    pub next: *const f32,
     /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
     pub width: usize,
     /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
@@ -82,6 +85,8 @@ impl<const STEP: usize> Product<STEP> {
         unsafe {
             let mut acc = [[S::splat(0.0); NV]; MR];
             let mut b = self.b;
+            // Once is enough: later rows ask for what they read.
+            let mut next = if row == 0 { self.next } else { b };
             // Plain indices: adapters of iterators are left as calls where the optimiser works on small units.
             for run in 0..self.walk.runs {
                 let mut a = self.walk.a.add(run * self.walk.stride + row * STEP);
@@ -96,8 +101,12 @@ impl<const STEP: usize> Product<STEP> {
                             acc[m][j] = S::mul_add(x, weights[j], acc[m][j]);
                         }
                     }
+                    for line in (0..NV * S::LANES).step_by(LANES) {
+                        S::prefetch(next.wrapping_add(line));
+                    }
                     a = a.add(1);
                     b = b.add(NV * S::LANES);
+                    next = next.wrapping_add(NV * S::LANES);
                 }
             }
             for (m, acc) in acc.iter().enumerate() {
@@ -116,7 +125,7 @@ impl<const STEP: usize> Product<STEP> {
 /// Weights packed for [`Product`]: panels of output channels, each `[planes][k][width]`.
 #[derive(Clone)]
 pub(super) struct Panels {
-    data: Vec<Block>,
+    data: Blocks,
     /// Output channels in a full panel; the last may be narrower.
     panel: usize,
     planes: usize,
@@ -130,7 +139,7 @@ impl Panels {
     pub(super) fn zeroed(isa: Isa, planes: usize, k: usize, channels: usize) -> Self {
         let out_blocks = blocks(channels);
         Self {
-            data: vec![Block::ZERO; planes * k * out_blocks],
+            data: Blocks::zeros(planes * k * out_blocks),
             panel: isa.panel(),
             planes,
             k,
@@ -185,8 +194,13 @@ impl Panels {
             .cast()
     }
 
+    /// Moves the weights into `memory`.
+    pub(super) fn move_to(&mut self, memory: &mut Memory) {
+        self.data.move_to(memory);
+    }
+
     /// Memory that the weights take, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.data.as_slice())
+        std::mem::size_of_val::<[Block]>(&self.data)
     }
 }

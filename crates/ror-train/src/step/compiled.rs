@@ -9,7 +9,7 @@ use super::state::{ConvState, NormState, Room, Worker, chunk_images};
 use candle_core::{Error, Result};
 use ror_blocks::Shape3;
 use ror_models::Network;
-use ror_ops::kernels::{Isa, Kept};
+use ror_ops::kernels::{Block, Isa, Kept, Memory};
 use std::ops::Range;
 use std::sync::RwLock;
 
@@ -97,6 +97,9 @@ impl Compiled {
                 }
             }
         }
+        let bytes: usize = convs.iter().map(ConvState::weight_bytes).sum();
+        let mut memory = Memory::new(bytes / size_of::<Block>());
+        convs.iter_mut().for_each(|conv| conv.move_to(&mut memory));
         let worker = |_| Worker::new(&graph, &plan, &convs, room).map(RwLock::new);
         let workers = (0..threads).map(worker).collect::<Result<_>>()?;
         let mask = |d: &super::graph::Dropout| {

@@ -5,8 +5,8 @@ use super::plan::{Plan, image_len};
 use candle_core::Result;
 use ror_ops::BatchNormConfig;
 use ror_ops::kernels::{
-    Affine, Algorithm, Block, Conv2d, Geometry, GradientMoments, InputGradient, Isa, KernelError,
-    LANES, Moments, NormGradient, Stem, WeightGradient, blocks,
+    Affine, Algorithm, Block, Blocks, Conv2d, Geometry, GradientMoments, InputGradient, Isa,
+    KernelError, LANES, Memory, Moments, NormGradient, Stem, WeightGradient, blocks,
 };
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ impl ConvState {
                     0.0;
                     geometry.inputs * geometry.outputs * geometry.kernel.0 * geometry.kernel.1
                 ];
-            let algorithm = Algorithm::choose(&geometry, images, h, w);
+            let algorithm = Algorithm::choose(isa, &geometry, images, h, w);
             let bias = vec![0.0; geometry.outputs];
             let conv = Conv2d::new(isa, geometry, algorithm, &zeros, Some(&bias))?;
             (
@@ -69,6 +69,25 @@ impl ConvState {
             free_bias: false,
             sum: 0,
         })
+    }
+
+    /// Bytes of packed weights, the stem's aside.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let forward = match &self.forward {
+            Forward::Stem(_) => 0,
+            Forward::Blocked(conv) => conv.weight_bytes(),
+        };
+        forward + self.input.as_ref().map_or(0, InputGradient::weight_bytes)
+    }
+
+    /// Moves packed weights into `memory`.
+    pub(super) fn move_to(&mut self, memory: &mut Memory) {
+        if let Forward::Blocked(conv) = &mut self.forward {
+            conv.move_to(memory);
+        }
+        if let Some(input) = &mut self.input {
+            input.move_to(memory);
+        }
     }
 
     /// Packs this step's weights.
@@ -219,17 +238,17 @@ impl NormState {
 pub(super) struct Worker {
     /// Images of the batch that are its own.
     pub images: Range<usize>,
-    pub values: Vec<Vec<Block>>,
-    pub slots: Vec<Vec<Block>>,
+    pub values: Vec<Blocks>,
+    pub slots: Vec<Blocks>,
     /// A chunk of what a convolution reads.
-    pub act: Vec<Block>,
+    pub act: Blocks,
     /// A chunk of the gradient of what it writes.
-    pub dy: Vec<Block>,
-    pub scratch: Vec<Block>,
+    pub dy: Blocks,
+    pub scratch: Blocks,
     pub moments: Vec<Moments>,
     pub gradient_moments: Vec<GradientMoments>,
     /// Weight gradients of a stage's convolutions.
-    pub sums: Vec<Vec<Block>>,
+    pub sums: Vec<Blocks>,
     /// Bias gradients of all convolutions.
     pub biases: Vec<Vec<[f64; LANES]>>,
     pub head: HeadState,
@@ -238,7 +257,7 @@ pub(super) struct Worker {
 /// The end of the network for a thread's images.
 #[derive(Default)]
 pub(super) struct HeadState {
-    pub pooled: Vec<Block>,
+    pub pooled: Blocks,
     pub features: Vec<f32>,
     pub features_gradient: Vec<f32>,
     pub logits: Vec<f32>,
@@ -259,14 +278,15 @@ pub(super) struct Room {
 
 impl Worker {
     pub(super) fn new(graph: &Graph, plan: &Plan, convs: &[ConvState], room: Room) -> Result<Self> {
-        let zeros = |len: usize| vec![Block::ZERO; len];
         let written: Vec<bool> = (0..graph.values.len())
             .map(|v| graph.nodes.iter().any(|n| n.out == Some(v)))
             .collect();
         let value = |v: usize| {
             let len = if written[v] { image_len(graph, v) } else { 0 };
-            zeros(len * room.images)
+            len * room.images
         };
+        let values: Vec<usize> = (0..graph.values.len()).map(value).collect();
+        let slots: Vec<usize> = plan.memory.iter().map(|&l| l * room.images).collect();
         let mut sums: Vec<usize> = Vec::new();
         for conv in convs {
             sums.resize(sums.len().max(conv.sum + 1), 0);
@@ -275,14 +295,15 @@ impl Worker {
         let classes = graph.classes.unwrap_or(graph.features);
         let (features, logits) = (room.images * graph.features, room.images * classes);
         let weight = graph.classes.map_or(0, |classes| classes * graph.features);
+        let pooled = room.images * blocks(graph.features);
+        let single = [room.act, room.dy, room.scratch, pooled];
+        let lens = values.iter().chain(&slots).chain(&sums).chain(&single);
+        let mut memory = Memory::new(lens.sum());
+        let mut zeros = |len: usize| memory.zeros(len);
         Ok(Self {
             images: 0..0,
-            values: (0..graph.values.len()).map(value).collect(),
-            slots: plan
-                .memory
-                .iter()
-                .map(|&len| zeros(len * room.images))
-                .collect(),
+            values: values.into_iter().map(&mut zeros).collect(),
+            slots: slots.into_iter().map(&mut zeros).collect(),
             act: zeros(room.act),
             dy: zeros(room.dy),
             scratch: zeros(room.scratch),
@@ -296,13 +317,13 @@ impl Worker {
                 .iter()
                 .map(|n| GradientMoments::new(n.channels))
                 .collect(),
-            sums: sums.into_iter().map(zeros).collect(),
+            sums: sums.into_iter().map(&mut zeros).collect(),
             biases: convs
                 .iter()
                 .map(|c| vec![[0.0; LANES]; blocks(c.geometry.outputs)])
                 .collect(),
             head: HeadState {
-                pooled: zeros(room.images * blocks(graph.features)),
+                pooled: zeros(pooled),
                 features: vec![0.0; features],
                 features_gradient: vec![0.0; features],
                 logits: vec![0.0; logits],

@@ -7,7 +7,7 @@ use ror_models::{Description, Dialect, TensorRole};
 use super::pytorchcv::to_pytorchcv;
 use crate::error::{ErrorKind, Result, WeightsError};
 use crate::metadata;
-use crate::safetensors;
+use crate::safetensors::{self, Precision};
 use crate::save::save;
 use crate::weights::Weights;
 
@@ -55,7 +55,12 @@ pub fn save_pytorch(
             .map(|(_, array)| array.name.replace("running_var", "num_batches_tracked"))
             .collect();
         let text = metadata::to_text(&network.description, &weights.metadata)?;
-        Ok(out.write_all(&safetensors::write(arrays, counters, text)?)?)
+        Ok(out.write_all(&safetensors::write(
+            arrays,
+            Precision::Single,
+            counters,
+            text,
+        )?)?)
     })
 }
 

@@ -11,6 +11,7 @@ use super::super::epilogue::{Fused, Output, Source, Term};
 use super::super::error::{Result, check_at_least, check_len};
 use super::super::gemm::{Panels, Product, Walk};
 use super::super::geometry::Filters;
+use super::super::memory::Memory;
 use super::super::simd::{Isa, Kernel, Simd};
 use super::super::{Algorithm, Geometry};
 
@@ -69,7 +70,7 @@ impl InputGradient {
                 padding: kh - 1 - padding,
                 ..geometry
             };
-            let algorithm = Algorithm::choose(&turned, images, h, w);
+            let algorithm = Algorithm::choose(isa, &turned, images, h, w);
             Method::Turned(Box::new(Conv2d::new(
                 isa, turned, algorithm, &weight, None,
             )?))
@@ -106,6 +107,24 @@ impl InputGradient {
                 };
                 phases.iter_mut().for_each(|phase| phase.fill(filters));
                 Ok(())
+            }
+        }
+    }
+
+    /// Memory of the packed weights, in bytes.
+    pub fn weight_bytes(&self) -> usize {
+        match &self.method {
+            Method::Turned(conv) => conv.weight_bytes(),
+            Method::Phased { phases, .. } => phases.iter().map(|p| p.panels.bytes()).sum(),
+        }
+    }
+
+    /// Moves the packed weights into `memory`, which others may share.
+    pub fn move_to(&mut self, memory: &mut Memory) {
+        match &mut self.method {
+            Method::Turned(conv) => conv.move_to(memory),
+            Method::Phased { phases, .. } => {
+                phases.iter_mut().for_each(|p| p.panels.move_to(memory));
             }
         }
     }
@@ -284,6 +303,7 @@ impl Phase {
                             },
                             rows: count,
                             b: self.panels.plane(panel, 0),
+                            next: self.panels.plane(panel, 0),
                             width,
                             c,
                             c_stride: count * LANES,

@@ -18,6 +18,20 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512>() }
 }
 
+/// 32, or half of that on AMD's Zen 4, which does the two halves of a vector one after the other.
+pub(super) fn multiply_adds_per_cycle() -> usize {
+    let signature = __cpuid(1).eax;
+    let family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF);
+    let vendor = __cpuid(0);
+    let amd = (vendor.ebx, vendor.edx, vendor.ecx)
+        == (
+            u32::from_le_bytes(*b"Auth"),
+            u32::from_le_bytes(*b"enti"),
+            u32::from_le_bytes(*b"cAMD"),
+        );
+    if amd && family == 0x19 { 16 } else { 32 }
+}
+
 // SAFETY (every block): the trait's contract provides the instruction set and valid pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
@@ -66,5 +80,14 @@ impl Simd for Avx512 {
             let unordered = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), unordered, a)
         }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    // The intrinsic becomes this instruction only where the build says that the processor has it; without, it does nothing.
+    #[inline(always)]
+    fn claim(p: *mut f32) {
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags)) }
     }
 }

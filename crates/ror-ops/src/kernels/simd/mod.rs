@@ -38,6 +38,12 @@ pub(super) trait Simd: Copy {
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The larger of both; NaN where either is.
     unsafe fn max_nan(a: Self::V, b: Self::V) -> Self::V;
+    /// Asks for the cache line at `p`, which need not be valid.
+    #[inline(always)]
+    fn prefetch(_p: *const f32) {}
+    /// Asks for the cache line at `p`, which need not be valid, to be written: other processors give it up.
+    #[inline(always)]
+    fn claim(_p: *mut f32) {}
 }
 
 /// The values of a block from `lane` on.
@@ -132,6 +138,17 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
             Kind::Portable => "portable",
+        }
+    }
+
+    /// Multiply-adds that a core can do in a cycle, for estimates.
+    pub(super) fn multiply_adds_per_cycle(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => avx512::multiply_adds_per_cycle(),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => 16,
+            Kind::Portable => 8,
         }
     }
 

@@ -65,7 +65,7 @@ impl WinogradGradient {
     pub(in super::super) fn scratch(&self, n: usize, h: usize, w: usize) -> usize {
         let grid = Self::grid(h, w);
         let (v, y) = self.planes(self.most_rows(grid).min(n * grid.rows) * grid.cols);
-        PLANES * (v + y) + (grid.cols * M + 2) * T
+        PLANES * (v + y)
     }
 
     /// Adds `n` images to `sum`, or sets it.
@@ -88,8 +88,7 @@ impl WinogradGradient {
         let step = rows.div_ceil(rows.div_ceil(self.most_rows(grid)));
         let (ib, ob) = (blocks(self.inputs), blocks(self.outputs));
         let (v_plane, y_plane) = self.planes(step * grid.cols);
-        let (v, rest) = scratch.split_at_mut(PLANES * v_plane);
-        let (y, columns) = rest.split_at_mut(PLANES * y_plane);
+        let (v, y) = scratch.split_at_mut(PLANES * v_plane);
         let (v, y): (*mut f32, *mut f32) = (v.as_mut_ptr().cast(), y.as_mut_ptr().cast());
         let (v_plane, y_plane) = (v_plane * LANES, y_plane * LANES);
         let plane = ib * LANES * ob * LANES;
@@ -104,13 +103,12 @@ impl WinogradGradient {
                 // SAFETY: the row lies in `x` and `dy`; V and Y hold `step` rows of tiles per block of channels.
                 unsafe {
                     for c in 0..ib {
-                        self.isa.dispatch(InputRow::<T> {
+                        self.isa.dispatch(InputRow::<M, T> {
                             image: x.add((image * ib + c) * h * w).cast(),
                             h,
                             w,
                             tile_row,
                             tiles: grid.cols,
-                            columns: columns.as_mut_ptr().cast(),
                             out: v.add((c * count + i * grid.cols) * LANES),
                             plane: v_plane,
                         });

@@ -24,7 +24,7 @@ use super::geometry::Filters;
 use super::simd::Isa;
 use filters::PackPanel;
 pub(super) use gradient::WinogradGradient;
-use tiles::{InputRow, OutputRow};
+use tiles::{Claim, InputRow, OutputRow};
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`.
 #[derive(Clone)]
@@ -47,6 +47,9 @@ pub(super) struct Grid {
 
 /// How much of the second-level cache a block of tiles may take, in blocks of 16 floats.
 const CACHE: usize = 160 * 1024 / 64;
+
+/// Tiles whose pixels are asked for at once: of more, the first would be gone before they are written.
+const MOST_CLAIMED: usize = 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Transforms and packs 3x3 filters.
@@ -85,6 +88,10 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         &self.panels
     }
 
+    pub(super) fn panels_mut(&mut self) -> &mut Panels {
+        &mut self.panels
+    }
+
     pub(super) fn grid(&self, h: usize, w: usize) -> Grid {
         Grid {
             h,
@@ -105,7 +112,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Blocks of scratch that [`Self::run`] needs for `rows` rows of tiles, or fewer.
     pub(super) fn scratch(&self, grid: Grid, rows: usize) -> usize {
         let (v, p) = self.planes(self.most_rows(grid).min(rows) * grid.cols);
-        T * T * (v + p) + (grid.cols * M + 2) * T
+        T * T * (v + p)
     }
 
     /// Blocks from a plane of V and of P to the next.
@@ -114,6 +121,39 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             (self.in_blocks * tiles) | 1,
             (self.isa.panel() / LANES * tiles) | 1,
         )
+    }
+
+    /// Asks for the pixels of the output that other threads have read, all of them at once: stores would wait for one
+    /// after the other. Where threads share the output by its channels that is all of it, else the rows at its seams.
+    fn claim(&self, grid: Grid, epilogue: &Epilogue, rows: &Range<usize>, panels: &Range<usize>) {
+        let (first, last) = (rows.start, rows.end - 1);
+        let claim = |row: usize, part: Range<usize>| {
+            let panel = |i: usize| self.panels.columns(i);
+            let (end, width) = panel(panels.end - 1);
+            // SAFETY: it reads and writes nothing.
+            unsafe {
+                self.isa.dispatch(Claim {
+                    epilogue,
+                    image: row / grid.rows,
+                    blocks: panel(panels.start).0..end + width / LANES,
+                    rows: part.start..part.end.min(grid.h),
+                });
+            }
+        };
+        let top = |row: usize| row % grid.rows * M;
+        if panels.len() < self.panels.count() {
+            if rows.len() * grid.cols <= MOST_CLAIMED {
+                rows.clone()
+                    .for_each(|row| claim(row, top(row)..top(row) + M));
+            }
+            return;
+        }
+        if first % grid.rows != 0 {
+            claim(first, top(first)..top(first) + 2);
+        }
+        if (last + 1) % grid.rows != 0 {
+            claim(last, top(last) + M - 2..top(last) + M);
+        }
     }
 
     /// Convolves `rows` of tiles (counted through all images) into the output channels of `panels`.
@@ -133,13 +173,13 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
         if rows.is_empty() || panels.is_empty() {
             return;
         }
+        self.claim(grid, epilogue, &rows, &panels);
         // Blocks of nearly equal size.
         let step = rows
             .len()
             .div_ceil(rows.len().div_ceil(self.most_rows(grid)));
         let (v_plane, p_plane) = self.planes(step * grid.cols);
-        let (v, rest) = scratch.split_at_mut(T * T * v_plane);
-        let (p, columns) = rest.split_at_mut(T * T * p_plane);
+        let (v, p) = scratch.split_at_mut(T * T * v_plane);
         let (v, p): (*mut f32, *mut f32) = (v.as_mut_ptr().cast(), p.as_mut_ptr().cast());
         let (v_plane, p_plane) = (v_plane * LANES, p_plane * LANES);
 
@@ -154,13 +194,12 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                     let image = (image * self.in_blocks + c) * grid.h * grid.w;
                     // SAFETY: the row lies in `x`; V holds `step` rows of tiles per block of channels.
                     unsafe {
-                        self.isa.dispatch(InputRow::<T> {
+                        self.isa.dispatch(InputRow::<M, T> {
                             image: x.add(image).cast(),
                             h: grid.h,
                             w: grid.w,
                             tile_row,
                             tiles: grid.cols,
-                            columns: columns.as_mut_ptr().cast(),
                             out: v.add((c * count + i * grid.cols) * LANES),
                             plane: v_plane,
                         });
@@ -169,7 +208,17 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             }
             for panel in panels.clone() {
                 let (out_block, width) = self.panels.columns(panel);
+                let after = if panel + 1 < panels.end {
+                    panel + 1
+                } else {
+                    panels.start
+                };
                 for plane in 0..T * T {
+                    let next = if plane + 1 < T * T {
+                        self.panels.plane(panel, plane + 1)
+                    } else {
+                        self.panels.plane(after, 0)
+                    };
                     // SAFETY: V, U and P hold `count` tiles of that plane.
                     unsafe {
                         self.isa.dispatch(Product {
@@ -181,6 +230,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                             },
                             rows: count,
                             b: self.panels.plane(panel, plane),
+                            next,
                             width,
                             c: p.add(plane * p_plane),
                             c_stride: count * LANES,

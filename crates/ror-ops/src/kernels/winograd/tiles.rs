@@ -1,12 +1,14 @@
 //! The two passes around the products: image to transformed tiles, and products to finished pixels.
 
+use std::ops::Range;
+
 use super::super::blocked::LANES;
-use super::super::epilogue::Epilogue;
+use super::super::epilogue::{ANY, Epilogue, PLAIN, RESIDUAL};
 use super::super::simd::{Kernel, Simd};
 use super::transform;
 
 /// Transforms one row of tiles of one block of channels.
-pub(super) struct InputRow<const T: usize> {
+pub(super) struct InputRow<const M: usize, const T: usize> {
     /// One block of channels of one image: `[h][w][16]`.
     pub image: *const f32,
     pub h: usize,
@@ -14,83 +16,121 @@ pub(super) struct InputRow<const T: usize> {
     /// Index of the row of tiles.
     pub tile_row: usize,
     pub tiles: usize,
-    /// `[tiles * (T - 2) + 2][T][16]`, for the vertical pass.
-    pub columns: *mut f32,
     /// First tile in plane 0; consecutive tiles are 16 floats apart.
     pub out: *mut f32,
     /// Floats between planes.
     pub plane: usize,
 }
 
-static ZERO: [f32; LANES] = [0.0; LANES];
+/// Asks for rows of pixels that are about to be written.
+pub(super) struct Claim<'a> {
+    pub epilogue: &'a Epilogue,
+    pub image: usize,
+    pub blocks: Range<usize>,
+    pub rows: Range<usize>,
+}
 
-impl<const T: usize> Kernel for InputRow<T> {
+impl Kernel for Claim<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let mut lane = 0;
-        while lane < LANES {
-            // SAFETY: passes on the contract; `lane` is a whole number of vectors.
-            unsafe {
-                self.vertical::<S>(lane);
-                self.horizontal::<S>(lane);
+        self.epilogue.claim::<S>(self.image, self.blocks, self.rows);
+    }
+}
+
+/// A row of the padding, as long as a tile.
+static ZEROS: [f32; 6 * LANES] = [0.0; 6 * LANES];
+
+impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for tile in 0..self.tiles {
+            // Each tile starts one row above and one column left of its outputs, in the padding.
+            let (y, x) = (self.tile_row * M, tile * M);
+            let mut rows = [ZEROS.as_ptr(); T];
+            for (i, row) in rows.iter_mut().enumerate() {
+                if (1..=self.h).contains(&(y + i)) {
+                    let pixel = ((y + i - 1) * self.w + x).wrapping_sub(1);
+                    *row = self.image.wrapping_add(pixel.wrapping_mul(LANES));
+                }
             }
-            lane += S::LANES;
+            // Columns of the tile that lie in the image.
+            let columns = usize::from(x == 0)..T.min(self.w + 1 - x);
+            let mut lane = 0;
+            while lane < LANES {
+                // SAFETY: passes on the contract; rows outside the image read `ZEROS`, columns outside are not read.
+                unsafe {
+                    let out = self.out.add(tile * LANES + lane);
+                    if columns == (0..T) {
+                        self.tile::<S, true>(&rows, lane, &columns, out);
+                    } else {
+                        self.tile::<S, false>(&rows, lane, &columns, out);
+                    }
+                }
+                lane += S::LANES;
+            }
         }
     }
 }
 
-impl<const T: usize> InputRow<T> {
-    /// `B^T d` of every column that the row of tiles covers, once: neighbouring tiles share two.
+impl<const M: usize, const T: usize> InputRow<M, T> {
+    /// `(B^T d) B` of one tile: `B^T` for all columns into registers, some of its rows at a time, then `B` row by row.
+    ///
+    /// Reading pixels twice costs less than storing `B^T d` for neighbours to share.
     #[inline(always)]
-    unsafe fn vertical<S: Simd>(&self, lane: usize) {
-        // SAFETY: rows outside the image read `ZERO`, columns outside are not read.
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn tile<S: Simd, const FULL: bool>(
+        &self,
+        rows: &[*const f32; T],
+        lane: usize,
+        columns: &Range<usize>,
+        out: *mut f32,
+    ) {
+        // SAFETY: reads the tile's pixels that lie in the image, or zeros; writes its planes.
         unsafe {
-            let mut rows = [ZERO.as_ptr().add(lane); T];
-            let mut steps = [0; T];
-            for i in 0..T {
-                // The tile starts one row above, in the padding.
-                let y = self.tile_row * (T - 2) + i;
-                if y >= 1 && y <= self.h {
-                    rows[i] = self.image.add((y - 1) * self.w * LANES + lane);
-                    steps[i] = LANES;
-                }
-            }
-            let mut out = self.columns.add(lane);
-            for x in 0..self.tiles * (T - 2) + 2 {
-                let mut d = [S::splat(0.0); T];
-                if x >= 1 && x <= self.w {
-                    for i in 0..T {
-                        d[i] = S::load(rows[i]);
-                        rows[i] = rows[i].add(steps[i]);
+            let mut middle = [[S::splat(0.0); T]; M];
+            for j in 0..T {
+                if FULL || columns.contains(&j) {
+                    let mut d = [S::splat(0.0); M];
+                    for i in 0..M {
+                        d[i] = S::load(rows[i + 1].wrapping_add(j * LANES + lane));
                     }
-                    d = transform::input::<S, T>(d);
-                }
-                for v in d {
-                    S::store(out, v);
-                    out = out.add(LANES);
+                    let d = transform::input_middle::<S, M>(d);
+                    for i in 0..M {
+                        middle[i][j] = d[i];
+                    }
                 }
             }
+            for i in 0..M {
+                self.store::<S>(middle[i], out.add((i + 1) * T * self.plane));
+            }
+            let mut ends = [[S::splat(0.0); T]; 2];
+            for j in 0..T {
+                if FULL || columns.contains(&j) {
+                    let mut d = [S::splat(0.0); T];
+                    for i in 0..T {
+                        d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
+                    }
+                    let d = transform::input_ends::<S, T>(d);
+                    ends[0][j] = d[0];
+                    ends[1][j] = d[1];
+                }
+            }
+            self.store::<S>(ends[0], out);
+            self.store::<S>(ends[1], out.add((T - 1) * T * self.plane));
         }
     }
 
-    /// `(B^T d) B` of every tile.
+    /// Transforms a row of `B^T d` and stores it in its planes.
     #[inline(always)]
-    unsafe fn horizontal<S: Simd>(&self, lane: usize) {
-        // SAFETY: reads what `vertical` wrote, writes the planes of the row's tiles.
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn store<S: Simd>(&self, row: [S::V; T], out: *mut f32) {
+        // SAFETY: the caller's row of planes exists.
         unsafe {
-            for tile in 0..self.tiles {
-                let columns = self.columns.add(tile * (T - 2) * T * LANES + lane);
-                let out = self.out.add(tile * LANES + lane);
-                for i in 0..T {
-                    let mut d = [S::splat(0.0); T];
-                    for (j, d) in d.iter_mut().enumerate() {
-                        *d = S::load(columns.add((j * T + i) * LANES));
-                    }
-                    for (j, v) in transform::input::<S, T>(d).into_iter().enumerate() {
-                        S::store(out.add((i * T + j) * self.plane), v);
-                    }
-                }
+            let row = transform::input::<S, T>(row);
+            for j in 0..T {
+                S::store(out.add(j * self.plane), row[j]);
             }
         }
     }
@@ -115,6 +155,22 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        // A copy, which no store through a pointer can change: its fields stay in registers.
+        let epilogue = *self.epilogue;
+        // SAFETY: passes on the contract.
+        unsafe {
+            match epilogue.shape() {
+                PLAIN => self.row::<S, PLAIN>(&epilogue),
+                RESIDUAL => self.row::<S, RESIDUAL>(&epilogue),
+                _ => self.row::<S, ANY>(&epilogue),
+            }
+        }
+    }
+}
+
+impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
+    #[inline(always)]
+    unsafe fn row<S: Simd, const SHAPE: u8>(&self, epilogue: &Epilogue) {
         let y = self.tile_row * M;
         let rows = (self.h - y).min(M);
         for tile in 0..self.tiles {
@@ -124,25 +180,25 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
             while lane < LANES {
                 // SAFETY: passes on the contract; `rows` and `cols` are what lies in the image.
                 unsafe {
+                    let at = (tile, lane);
                     if rows == M && cols == M {
-                        self.tile::<S, true>(tile, lane, (y, x), (rows, cols));
+                        self.tile::<S, SHAPE, true>(epilogue, at, (y, x), (rows, cols));
                     } else {
-                        self.tile::<S, false>(tile, lane, (y, x), (rows, cols));
+                        self.tile::<S, SHAPE, false>(epilogue, at, (y, x), (rows, cols));
                     }
                 }
                 lane += S::LANES;
             }
         }
     }
-}
 
-impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
     /// `A^T m A` of one tile, finished two rows of pixels at a time.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const FULL: bool>(
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn tile<S: Simd, const SHAPE: u8, const FULL: bool>(
         &self,
-        tile: usize,
-        lane: usize,
+        epilogue: &Epilogue,
+        (tile, lane): (usize, usize),
         (y, x): (usize, usize),
         (rows, cols): (usize, usize),
     ) {
@@ -152,11 +208,17 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
             let mut half = [[S::splat(0.0); T]; M];
             for j in 0..T {
                 let mut m = [S::splat(0.0); T];
-                for (i, m) in m.iter_mut().enumerate() {
-                    *m = S::load(from.add((i * T + j) * self.plane));
+                for i in 0..T {
+                    m[i] = S::load(from.add((i * T + j) * self.plane));
                 }
-                for (half, v) in half.iter_mut().zip(transform::output::<S, M, T>(m)) {
-                    half[j] = v;
+                if j == 1 {
+                    // Every output has the second product of the second column once, so that the bias need be added
+                    // but here.
+                    m[1] = S::add(m[1], epilogue.bias::<S>(self.block, lane));
+                }
+                let column = transform::output::<S, M, T>(m);
+                for i in 0..M {
+                    half[i][j] = column[i];
                 }
             }
             for i in (0..M).step_by(2) {
@@ -166,8 +228,8 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
                         transform::output::<S, M, T>(half[i + 1]),
                     ];
                     let (at, size) = ((y + i, x), (rows - i, cols));
-                    self.epilogue
-                        .finish_pair::<S, M, FULL>(pair, self.image, self.block, lane, at, size);
+                    let plane = (self.image, self.block, lane);
+                    epilogue.finish_pair::<S, M, SHAPE, FULL>(pair, plane, at, size);
                 }
             }
         }

@@ -6,29 +6,63 @@
 use super::super::simd::Simd;
 
 /// `B^T d`: `T` inputs of a tile that yields `T - 2` outputs.
+///
+/// As many additions as multiply-adds, which some processors have different units for.
 #[inline(always)]
 pub(super) unsafe fn input<S: Simd, const T: usize>(d: [S::V; T]) -> [S::V; T] {
     let mut out = d;
     // SAFETY: the caller's processor has `S`.
     unsafe {
         if T == 4 {
-            out[0] = S::sub(d[0], d[2]);
-            out[1] = S::add(d[1], d[2]);
-            out[2] = S::sub(d[2], d[1]);
-            out[3] = S::sub(d[3], d[1]);
+            [out[1], out[2]] = input_middle::<S, 2>([d[1], d[2]]);
+            [out[0], out[3]] = input_ends::<S, T>(d);
         } else {
-            let (four, minus4, minus5) = (S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
-            let (two, minus2) = (S::splat(2.0), S::splat(-2.0));
-            out[0] = S::mul_add(four, d[0], S::mul_add(minus5, d[2], d[4]));
-            let even = S::mul_add(minus4, d[2], d[4]);
-            let odd = S::mul_add(minus4, d[1], d[3]);
-            out[1] = S::add(even, odd);
-            out[2] = S::sub(even, odd);
-            let even = S::sub(d[4], d[2]);
-            let odd = S::sub(d[3], d[1]);
-            out[3] = S::mul_add(two, odd, even);
-            out[4] = S::mul_add(minus2, odd, even);
-            out[5] = S::mul_add(four, d[1], S::mul_add(minus5, d[3], d[5]));
+            [out[1], out[2], out[3], out[4]] = input_middle::<S, 4>([d[1], d[2], d[3], d[4]]);
+            let (even, odd) = (S::sub(d[4], d[2]), S::sub(d[3], d[1]));
+            out[0] = S::mul_add(S::splat(4.0), S::sub(d[0], d[2]), even);
+            out[5] = S::mul_add(S::splat(-4.0), odd, S::sub(d[5], d[3]));
+        }
+    }
+    out
+}
+
+/// The first and the last of [`input`]'s values.
+#[inline(always)]
+pub(super) unsafe fn input_ends<S: Simd, const T: usize>(d: [S::V; T]) -> [S::V; 2] {
+    // SAFETY: the caller's processor has `S`.
+    unsafe {
+        if T == 4 {
+            [S::sub(d[0], d[2]), S::sub(d[3], d[1])]
+        } else {
+            let (four, minus5) = (S::splat(4.0), S::splat(-5.0));
+            [
+                S::mul_add(four, d[0], S::mul_add(minus5, d[2], d[4])),
+                S::mul_add(four, d[1], S::mul_add(minus5, d[3], d[5])),
+            ]
+        }
+    }
+}
+
+/// The others of [`input`]'s values, which depend on neither the first nor the last of its arguments: `d` is those
+/// between.
+#[inline(always)]
+pub(super) unsafe fn input_middle<S: Simd, const M: usize>(d: [S::V; M]) -> [S::V; M] {
+    let mut out = d;
+    // SAFETY: the caller's processor has `S`.
+    unsafe {
+        if M == 2 {
+            out[0] = S::add(d[0], d[1]);
+            out[1] = S::sub(d[1], d[0]);
+        } else {
+            let (minus4, two, minus2) = (S::splat(-4.0), S::splat(2.0), S::splat(-2.0));
+            let even = S::mul_add(minus4, d[1], d[3]);
+            let odd = S::mul_add(minus4, d[0], d[2]);
+            out[0] = S::add(even, odd);
+            out[1] = S::sub(even, odd);
+            let even = S::sub(d[3], d[1]);
+            let odd = S::sub(d[2], d[0]);
+            out[2] = S::mul_add(two, odd, even);
+            out[3] = S::mul_add(minus2, odd, even);
         }
     }
     out

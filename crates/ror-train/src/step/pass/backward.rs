@@ -5,7 +5,7 @@ use crate::step::graph::{Node, Op, Read, Term, ValueId};
 use crate::step::plan::Place;
 use crate::step::state::Worker;
 use ror_ops::kernels::{
-    Addend, Block, channel_sums, dropout, pad_shortcut_gradient, relu_gradient, sum,
+    Addend, Block, Blocks, channel_sums, dropout, pad_shortcut_gradient, relu_gradient, sum,
 };
 use std::mem::take;
 use std::ops::Range;
@@ -126,7 +126,7 @@ impl Pass<'_> {
     /// A chunk of the gradient of a node's output.
     fn output_gradient<'b>(
         &self,
-        slots: &'b [Vec<Block>],
+        slots: &'b [Blocks],
         dy: &'b [Block],
         id: ValueId,
         chunk: &Chunk,

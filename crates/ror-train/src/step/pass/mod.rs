@@ -8,7 +8,7 @@ use super::flags::Flags;
 use super::graph::{Graph, Node, Op, Read, ValueId};
 use super::plan::{Plan, image_len};
 use super::state::{ConvState, NormState};
-use ror_ops::kernels::{Addend, Block, Dims, Isa, Kept, KernelError, Linear, dropout, sum};
+use ror_ops::kernels::{Addend, Block, Blocks, Dims, Isa, Kept, KernelError, Linear, dropout, sum};
 use std::ops::Range;
 
 type Result<T> = std::result::Result<T, KernelError>;
@@ -58,7 +58,7 @@ impl Pass<'_> {
     /// A chunk as a node reads it; `act` holds it where it is not a value itself.
     fn read<'b>(
         &self,
-        values: &'b [Vec<Block>],
+        values: &'b [Blocks],
         act: &'b mut [Block],
         read: &Read,
         first: usize,
