@@ -1,13 +1,14 @@
 //! Writes networks with random weights as other programs read them, an input and the logits, for
-//! `tests/peers/onnx_runtime.py` and `tests/peers/pytorch_strict.py` to compute again:
-//! `exported_networks FOLDER [PATTERN]`
+//! `onnx_runtime.py`, `pytorch_strict.py` and `keras_load.py` in `tests/peers` to compute again:
+//! `exported_networks FOLDER [PART OF A NAME]`
 
 use candle_core::{DType, Device, Tensor};
 use ror_data::npy;
 use ror_models::{Description, Dialect, Network, ShortcutKind, presets};
 use ror_tests::random;
 use ror_weights::{
-    Format, Metadata, Normalisation, OnnxOptions, PytorchNames, Weights, save_onnx, save_pytorch,
+    Format, Metadata, Normalisation, OnnxOptions, PytorchNames, Weights, save_keras_h5, save_onnx,
+    save_pytorch,
 };
 use std::path::Path;
 
@@ -100,6 +101,7 @@ fn write(folder: &Path, name: &str, description: Description) -> Result<()> {
         };
         save_onnx(&path(".softmax.onnx"), &weights, &softmax)?;
     }
+    save_keras_h5(&path(".h5"), &weights)?;
     let levels = path(".levels.safetensors");
     save_pytorch(&levels, &weights, PytorchNames::Levels)?;
     let described = &weights.description;

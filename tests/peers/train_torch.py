@@ -1,24 +1,29 @@
-"""Trains a network of the paper's dialect in PyTorch with the recipe of a run of `ror train`, to
-compare the two curves.
+"""Trains a network in PyTorch with the recipe of a run of `ror train`, to compare the two curves.
 
-    python tests/peers/train_torch.py CONFIG.toml [SEED]
+    python tests/peers/train_torch.py CONFIG.toml [--seed N] [--init FOLDER/NAME]
 
 CONFIG.toml is the `config.toml` of a run on an image folder with SGD, the one-cycle schedule, crops
-and flips. Data order, augmentation and first weights are drawn here by the same distributions, but
-not the same numbers. Prints the columns of `metrics.csv`. Needs torch and pillow, Python 3.11.
+and flips. Data order and augmentation are drawn here by the same distributions, but not the same
+numbers. With --init, FOLDER holds what the example `export_network` wrote, and training starts from
+those weights; without, it starts from weights of the same distribution, for networks of the paper's
+dialect. Prints the columns of `metrics.csv`. Needs torch, safetensors and pillow, Python 3.11.
 """
 
+import argparse
 import math
 import pathlib
 import sys
 import time
 import tomllib
 
+import paper_torch
 import torch
-from paper_torch import Network
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "benches/peers"))
+import torch_network  # noqa: E402
 
 
 def read(folder, size):
@@ -41,7 +46,20 @@ def one_cycle(step, total, peak, warmup):
     return b + (a - b) / 2 * (1 + math.cos(math.pi * share))
 
 
-def main(config, seed):
+def initial(description):
+    """A network of the paper's dialect with weights as `ror` draws them."""
+    network = paper_torch.Network(description)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def train(config, network, seed):
+    """Yields the rows of `metrics.csv` as dicts, an epoch after the other."""
     torch.manual_seed(seed)
     torch.set_num_threads(config["source"]["threads"])
     training, description = config["training"], config["description"]
@@ -53,13 +71,7 @@ def main(config, seed):
     vx, vy = read(data / "test", size)
     mean, std = (torch.tensor(training["normalise"][k]).view(1, 3, 1, 1) for k in ("mean", "std"))
 
-    network = Network(description).to(memory_format=torch.channels_last)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    network = network.to(memory_format=torch.channels_last)
     kernels = [p for p in network.parameters() if p.dim() > 1]
     others = [p for p in network.parameters() if p.dim() <= 1]
     sgd = torch.optim.SGD(
@@ -72,7 +84,6 @@ def main(config, seed):
     steps = math.ceil(len(x) / batch)
     total = steps * training["epochs"]
     step = 0
-    print("epoch,step,lr,train_loss,train_top1,val_loss,val_top1,images_per_second", flush=True)
     for epoch in range(training["epochs"]):
         network.train()
         order = torch.randperm(len(x))
@@ -103,12 +114,32 @@ def main(config, seed):
         with torch.no_grad():
             logits = torch.cat([network((v / 255 - mean) / std) for v in vx.split(500)])
         loss, top1 = F.cross_entropy(logits, vy).item(), (logits.argmax(1) == vy).float().mean().item()
-        print(
-            f"{epoch + 1},{step},{lr:.4g},{loss_sum / len(x):.6f},{right / len(x):.6f},"
-            f"{loss:.6f},{top1:.6f},{speed:.1f}",
-            flush=True,
-        )
+        yield {
+            "epoch": epoch + 1,
+            "step": step,
+            "lr": f"{lr:.4g}",
+            "train_loss": loss_sum / len(x),
+            "train_top1": right / len(x),
+            "val_loss": loss,
+            "val_top1": top1,
+            "images_per_second": round(speed, 1),
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", metavar="FOLDER/NAME")
+    a = parser.parse_args()
+    config = tomllib.loads(a.config.read_text())
+    torch.manual_seed(a.seed)
+    network = torch_network.load(a.init)[0] if a.init else initial(config["description"])
+    for i, row in enumerate(train(config, network, a.seed)):
+        if i == 0:
+            print(",".join(row), flush=True)
+        print(",".join(f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
 
 
 if __name__ == "__main__":
-    main(tomllib.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    main()

@@ -2,3 +2,8 @@
 
 pub mod golden;
 pub mod random;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -19,3 +19,8 @@ pub use mode::{Mode, Noise, NoiseState};
 pub use module::Sequence;
 pub use residual::{BlockModule, Projection, Residual, Shortcut, ShortcutModule};
 pub use ror_ops::{BatchNormConfig, Momentum, RunningVariance};
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

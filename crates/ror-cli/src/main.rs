@@ -13,7 +13,7 @@ mod progress;
 mod run;
 mod runner;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Residual networks of residual networks: inspect, run, evaluate and convert them.
@@ -40,6 +40,8 @@ enum Command {
     Train(Box<commands::train::Args>),
     Ablate(commands::ablate::Args),
     Report(commands::report::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         Command::Ablate(args) => commands::ablate::run(&args),
         Command::Report(args) => commands::report::run(&args),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command()),
+        Command::Man(args) => commands::man::run(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

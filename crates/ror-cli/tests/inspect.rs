@@ -107,8 +107,20 @@ fn wrong_usage_is_status_two() {
 fn every_command_has_help_with_an_example() {
     let shell = Shell::new();
     for command in [
-        "list", "summary", "graph", "predict", "eval", "lesion", "convert", "train", "ablate",
-        "report", "bench",
+        "list",
+        "summary",
+        "graph",
+        "predict",
+        "eval",
+        "data",
+        "lesion",
+        "convert",
+        "train",
+        "ablate",
+        "report",
+        "bench",
+        "completions",
+        "man",
     ] {
         let help = shell.ok(&[command, "--help"]);
         assert!(

@@ -40,3 +40,8 @@ mod reported;
 mod sheet;
 mod statistics;
 mod svhn;
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -27,3 +27,8 @@ pub use input::{Input, Normalisation};
 pub use options::Options;
 pub use profile::OperationTime;
 pub use ror_ops::kernels::Isa;
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

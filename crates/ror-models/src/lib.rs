@@ -32,3 +32,8 @@ pub use ror_blocks as blocks;
 pub use summary::Summary;
 pub use tensors::{TensorRole, TensorSpec};
 pub use walk::{Placed, Visit};
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,3 +19,8 @@ pub use conv::conv2d;
 pub use elementwise::relu;
 pub use pool::{global_average_pool, max_pool2d};
 pub use shortcut::pad_shortcut;
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,10 @@
 use crate::{Batch, Gradients};
 use ror_blocks::Noise;
 
+/// Told of a gradient that is final: its place in [`FlatLayout::entries`](crate::FlatLayout::entries),
+/// and its values, which may be changed.
+pub type Ready<'a> = dyn FnMut(usize, &mut [f32]) + 'a;
+
 /// Computes losses, gradients and logits of one network.
 ///
 /// The variables of [`Parameters`](ror_models::Parameters) are the truth: optimisers, averages and
@@ -22,6 +26,27 @@ pub trait Engine: Send {
         batch: &Batch,
         noise: &Noise,
         gradients: &mut Gradients,
+    ) -> candle_core::Result<StepOutput> {
+        self.forward_backward_telling(batch, noise, gradients, &mut |_, _| ())
+    }
+
+    /// As [`Engine::forward_backward`], and tells `ready` of each gradient as soon as it is final, so
+    /// that machines can add up theirs while the rest is still computed.
+    ///
+    /// Every gradient is told exactly once, those of dropped blocks too, from the last layer of the forward
+    /// pass to the first (an engine computes a shortcut before, beside or after the body). The order depends
+    /// on network and engine alone, so that machines agree on it whatever their batches and random numbers.
+    /// The engine waits while `ready` runs, on the thread of the caller. After an error some may have been
+    /// told.
+    ///
+    /// # Errors
+    /// As [`Engine::forward_backward`].
+    fn forward_backward_telling(
+        &mut self,
+        batch: &Batch,
+        noise: &Noise,
+        gradients: &mut Gradients,
+        ready: &mut Ready<'_>,
     ) -> candle_core::Result<StepOutput>;
 
     /// The logits (N, classes) of normalised images `(N, C, H, W)` in evaluation mode.

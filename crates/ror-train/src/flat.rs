@@ -61,10 +61,15 @@ impl FlatLayout {
         self.len == 0
     }
 
+    /// The place of the tensor called `name` in [`FlatLayout::entries`].
+    pub fn index(&self, name: &str) -> Option<usize> {
+        let at = self.entries.binary_search_by(|e| e.name.as_str().cmp(name));
+        at.ok()
+    }
+
     /// The range of the tensor called `name`.
     pub fn range(&self, name: &str) -> Option<Range<usize>> {
-        let at = self.entries.binary_search_by(|e| e.name.as_str().cmp(name));
-        at.ok().map(|i| self.entries[i].range.clone())
+        self.index(name).map(|i| self.entries[i].range.clone())
     }
 }
 
@@ -95,6 +100,11 @@ impl Gradients {
     /// The gradient of the tensor called `name`, to be set.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
         self.layout.range(name).map(|range| &mut self.values[range])
+    }
+
+    /// The gradient of the tensor at `index` in [`FlatLayout::entries`], to be set.
+    pub(crate) fn at_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[self.layout.entries[index].range.clone()]
     }
 
     /// Names and gradients, sorted by name.

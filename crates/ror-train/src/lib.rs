@@ -36,7 +36,7 @@ mod validate;
 pub use batch::Batch;
 pub use config::{Recipe, TrainConfig};
 pub use ema::Ema;
-pub use engine::{Engine, StepOutput};
+pub use engine::{Engine, Ready, StepOutput};
 pub use error::{Result, TrainError};
 pub use event::{Event, Outcome, StepReport, StopFlag};
 pub use flat::{FlatLayout, Gradients};
@@ -52,3 +52,8 @@ pub use step::KernelEngine;
 pub use subset::Subset;
 pub use tape::TapeEngine;
 pub use trainer::{Trainer, TrainingData};
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

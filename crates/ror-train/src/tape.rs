@@ -1,6 +1,6 @@
 //! The engine that lets candle's tape differentiate the model.
 
-use crate::{Batch, Engine, Gradients, StepOutput};
+use crate::{Batch, Engine, Gradients, Ready, StepOutput};
 use candle_core::{D, Device, Result, Tensor};
 use ror_blocks::{Mode, Noise};
 use ror_models::{Model, Network, Parameters};
@@ -15,6 +15,8 @@ const STACK: usize = 256 << 20;
 pub struct TapeEngine {
     model: Model,
     parameters: Parameters,
+    /// Trainable tensors, the last of the network first.
+    backwards: Vec<String>,
     device: Device,
 }
 
@@ -28,9 +30,15 @@ impl TapeEngine {
             Some((_, _, var)) => var.device().clone(),
             None => Device::Cpu,
         };
+        let tensors = network.tensors().into_iter().rev();
+        let backwards = tensors
+            .filter(|spec| spec.role.is_trainable())
+            .map(|spec| spec.name)
+            .collect();
         Ok(Self {
             model: parameters.model(network)?,
             parameters: parameters.clone(),
+            backwards,
             device,
         })
     }
@@ -65,13 +73,14 @@ impl TapeEngine {
 }
 
 impl Engine for TapeEngine {
-    fn forward_backward(
+    fn forward_backward_telling(
         &mut self,
         batch: &Batch,
         noise: &Noise,
         gradients: &mut Gradients,
+        ready: &mut Ready<'_>,
     ) -> Result<StepOutput> {
-        thread::scope(|scope| {
+        let output = thread::scope(|scope| {
             let work = || self.differentiate(batch, noise, gradients);
             let thread = thread::Builder::new()
                 .name("ror-tape".to_owned())
@@ -81,7 +90,13 @@ impl Engine for TapeEngine {
                 Ok(output) => output,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
-        })
+        })?;
+        for name in &self.backwards {
+            if let Some(index) = gradients.layout().index(name) {
+                ready(index, gradients.at_mut(index));
+            }
+        }
+        Ok(output)
     }
 
     fn logits(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {

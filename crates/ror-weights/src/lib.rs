@@ -30,3 +30,8 @@ pub use onnx::{OnnxOptions, save_onnx};
 pub use pytorch::{PytorchNames, save_pytorch};
 pub use save::{save_keras_h5, save_safetensors, save_safetensors_half};
 pub use weights::{Format, Metadata, Normalisation, Weights};
+
+/// The example of the README runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -148,78 +148,7 @@ pub fn from_blocked(dims: Dims, src: &[Block], dst: &mut [f32]) -> Result<()> {
     Ok(())
 }
 
-/// Converts 8-bit images N, H, W, C to the blocked layout as `value * scale[c] + shift[c]`.
-///
-/// With a mean and a deviation of values in 0..=1 as usual, `scale = 1 / (255 * deviation)` and
-/// `shift = -mean / deviation`.
-///
-/// # Errors
-/// A slice whose length is not that of `dims`; a scale or shift that is not finite.
-pub fn to_blocked_u8(
-    dims: Dims,
-    src: &[u8],
-    scale: &[f32],
-    shift: &[f32],
-    dst: &mut [Block],
-) -> Result<()> {
-    check_len("8-bit images", dims.plain_len("8-bit images")?, src.len())?;
-    check_len(
-        "blocked tensor",
-        dims.block_len("blocked tensor")?,
-        dst.len(),
-    )?;
-    check_affine(dims.c, scale, shift)?;
-    if src.is_empty() {
-        return Ok(());
-    }
-    let pixels = dims.pixels();
-    let images = src
-        .chunks_exact(dims.c * pixels)
-        .zip(dst.chunks_exact_mut(blocks(dims.c) * pixels));
-    for (src, dst) in images {
-        for (block, dst) in dst.chunks_exact_mut(pixels).enumerate() {
-            let first = block * LANES;
-            let channels = first..dims.c.min(first + LANES);
-            for (pixel, out) in src.chunks_exact(dims.c).zip(dst) {
-                *out = Block::ZERO;
-                for c in channels.clone() {
-                    out.0[c - first] = f32::from(pixel[c]) * scale[c] + shift[c];
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Converts 8-bit images N, H, W, C to N, C, H, W as `value * scale[c] + shift[c]`.
-///
-/// # Errors
-/// A slice whose length is not that of `dims`; a scale or shift that is not finite.
-pub fn normalise_u8(
-    dims: Dims,
-    src: &[u8],
-    scale: &[f32],
-    shift: &[f32],
-    dst: &mut [f32],
-) -> Result<()> {
-    let len = dims.plain_len("8-bit images")?;
-    check_len("8-bit images", len, src.len())?;
-    check_len("plain tensor", len, dst.len())?;
-    check_affine(dims.c, scale, shift)?;
-    if src.is_empty() {
-        return Ok(());
-    }
-    let image = dims.c * dims.pixels();
-    for (src, dst) in src.chunks_exact(image).zip(dst.chunks_exact_mut(image)) {
-        for (c, plane) in dst.chunks_exact_mut(dims.pixels()).enumerate() {
-            for (out, pixel) in plane.iter_mut().zip(src.chunks_exact(dims.c)) {
-                *out = f32::from(pixel[c]) * scale[c] + shift[c];
-            }
-        }
-    }
-    Ok(())
-}
-
+/// Checks the scale and shift per channel by which 8-bit pixels become values.
 pub(super) fn check_affine(channels: usize, scale: &[f32], shift: &[f32]) -> Result<()> {
     check_len("scale", channels, scale.len())?;
     check_len("shift", channels, shift.len())?;

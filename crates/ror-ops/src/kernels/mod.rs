@@ -34,8 +34,7 @@ mod winograd;
 
 pub use algorithm::Algorithm;
 pub use blocked::{
-    Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, normalise_u8,
-    to_blocked, to_blocked_u8,
+    Block, Dims, LANES, as_flat, as_flat_mut, blocks, channel_blocks, from_blocked, to_blocked,
 };
 pub use classifier::{Linear, softmax_cross_entropy};
 pub use conv::Conv2d;

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use ror_ops::kernels::{Block, Dims, from_blocked, normalise_u8, to_blocked, to_blocked_u8};
+use ror_ops::kernels::{Block, Dims, from_blocked, to_blocked};
 
 use crate::reference::{garbage, plain, values};
 
@@ -19,24 +19,6 @@ proptest! {
         let own = x.iter().filter(|&&v| v == 0.0).count();
         prop_assert_eq!(zeros, own + blocked.len() * 16 - x.len());
     }
-
-    #[test]
-    fn bytes_become_the_same_whichever_layout_they_go_to(
-        (n, c, h, w) in (0usize..4, 1usize..20, 1usize..9, 1usize..9),
-    ) {
-        let dims = Dims::new(n, c, h, w);
-        let len = dims.plain_len("x").unwrap();
-        let pixels: Vec<u8> = (0..len).map(|i| (i * 37 % 256) as u8).collect();
-        let (scale, shift) = (values(c, 1), values(c, 2));
-        let mut blocked = garbage(dims.block_len("x").unwrap());
-        to_blocked_u8(dims, &pixels, &scale, &shift, &mut blocked).unwrap();
-        let mut flat = vec![f32::NAN; len];
-        normalise_u8(dims, &pixels, &scale, &shift, &mut flat).unwrap();
-        prop_assert_eq!(&plain(dims, &blocked), &flat);
-        if let Some(&first) = pixels.first() {
-            prop_assert_eq!(flat[0], f32::from(first) * scale[0] + shift[0]);
-        }
-    }
 }
 
 #[test]
@@ -46,7 +28,5 @@ fn lengths_are_checked() {
     assert!(to_blocked(dims, &[0.0; 11], &mut blocks).is_err());
     assert!(to_blocked(dims, &[0.0; 12], &mut blocks[..3]).is_err());
     assert!(from_blocked(dims, &blocks, &mut [0.0; 13]).is_err());
-    assert!(to_blocked_u8(dims, &[0; 12], &[1.0; 2], &[0.0; 3], &mut blocks).is_err());
-    assert!(to_blocked_u8(dims, &[0; 12], &[f32::NAN; 3], &[0.0; 3], &mut blocks).is_err());
     assert!(Dims::new(usize::MAX, 2, 2, 2).plain_len("x").is_err());
 }

@@ -26,6 +26,20 @@ pub(crate) fn plain(dims: Dims, x: &[Block]) -> Vec<f32> {
     out
 }
 
+/// 8-bit images N, H, W, C as N, C, H, W of `value * scale[c] + shift[c]`.
+pub(crate) fn normalised(dims: Dims, pixels: &[u8], scale: &[f32], shift: &[f32]) -> Vec<f32> {
+    let mut x = Vec::with_capacity(pixels.len());
+    for n in 0..dims.n {
+        for c in 0..dims.c {
+            for i in 0..dims.h * dims.w {
+                let pixel = pixels[(n * dims.h * dims.w + i) * dims.c + c];
+                x.push(f32::from(pixel) * scale[c] + shift[c]);
+            }
+        }
+    }
+    x
+}
+
 /// Memory in which a value that nobody wrote shows.
 pub(crate) fn garbage(len: usize) -> Vec<Block> {
     vec![Block([f32::NAN; 16]); len]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
-use ror_ops::kernels::{Dims, Fused, Geometry, Isa, Output, Plain, Pool, Stem, normalise_u8};
+use ror_ops::kernels::{Dims, Fused, Geometry, Isa, Output, Plain, Pool, Stem};
 
-use crate::reference::{convolve, error, garbage, plain, values};
+use crate::reference::{convolve, error, garbage, normalised, plain, values};
 
 fn check(
     isa: Isa,
@@ -18,10 +18,11 @@ fn check(
         .map(|v| (v * 127.0 + 128.0) as u8)
         .collect();
     let (scale, shift) = (values(input.c, 4), values(input.c, 5));
-    let mut x = values(len, 1);
-    if u8 {
-        normalise_u8(input, &pixels, &scale, &shift, &mut x).unwrap();
-    }
+    let x = if u8 {
+        normalised(input, &pixels, &scale, &shift)
+    } else {
+        values(len, 1)
+    };
     let weight = values(
         geometry.inputs * geometry.outputs * geometry.kernel.0 * geometry.kernel.1,
         2,
@@ -99,6 +100,40 @@ fn a_stem_refuses_strides_that_it_has_no_kernel_for() {
         padding: 0,
     };
     assert!(Stem::new(Isa::detect(), geometry, &[1.0], None).is_err());
+}
+
+#[test]
+fn a_stem_refuses_images_that_do_not_fit() {
+    let geometry = Geometry {
+        inputs: 3,
+        outputs: 16,
+        kernel: (3, 3),
+        stride: 1,
+        padding: 1,
+    };
+    let stem = Stem::new(Isa::detect(), geometry, &[0.5; 16 * 27], None).unwrap();
+    let mut y = garbage(16);
+    let mut scratch = garbage(stem.scratch_len(4, 4).unwrap());
+    let mut run = |images: Plain<'_>| {
+        let output = Output::raw(&mut y);
+        let size = (1, 4, 4);
+        stem.run(size, images, &Fused::default(), output, &mut scratch)
+            .is_ok()
+    };
+    assert!(run(Plain::F32(&[0.0; 48])));
+    assert!(!run(Plain::F32(&[0.0; 47])));
+    let mut of_bytes = |pixels: &[u8], scale: &[f32]| {
+        let shift = &[0.0; 3];
+        run(Plain::U8 {
+            pixels,
+            scale,
+            shift,
+        })
+    };
+    assert!(of_bytes(&[7; 48], &[1.0; 3]));
+    assert!(!of_bytes(&[7; 47], &[1.0; 3]));
+    assert!(!of_bytes(&[7; 48], &[1.0; 2]));
+    assert!(!of_bytes(&[7; 48], &[1.0, f32::NAN, 1.0]));
 }
 
 proptest! {

@@ -7,11 +7,16 @@
 
 mod compiled;
 mod engine;
+mod failure;
+mod finish;
 mod flags;
 mod graph;
 mod lower;
+mod norms;
 mod pass;
 mod plan;
+mod run;
 mod state;
+mod variables;
 
 pub use engine::KernelEngine;

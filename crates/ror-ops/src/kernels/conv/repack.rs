@@ -26,7 +26,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// A slice of another length.
-    pub fn repack_transposed(&mut self, weight: &[f32]) -> Result<()> {
+    pub(crate) fn repack_transposed(&mut self, weight: &[f32]) -> Result<()> {
         self.fill(weight, true)
     }
 
