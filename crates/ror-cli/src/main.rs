@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod run;
 mod runner;
+mod shipped;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! A network measured on labelled images: what `eval`, `lesion` and `report` share.
 
 use crate::data::{self, DataOptions, SplitArg, centre_crop, share};
-use crate::model::WeightsOptions;
+use crate::model::ChosenWeights;
 use crate::normalise::NormaliseOption;
 use crate::runner::{EngineOptions, Runner, averaged};
 use anyhow::{Result, bail};
@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 /// Which weights, on which images.
 #[derive(clap::Args)]
 pub(crate) struct MeasureOptions {
-    /// Weights in any readable format
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) weights: ChosenWeights,
     /// The data set
     #[arg(short, long, value_name = "PATH")]
     pub(crate) data: PathBuf,
@@ -28,8 +27,6 @@ pub(crate) struct MeasureOptions {
     /// for ImageNet networks, else 1]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     centre_crop: Option<f64>,
-    #[command(flatten)]
-    weights_options: WeightsOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
     #[command(flatten)]
@@ -54,17 +51,17 @@ const TEN_CROP_SHARE: f64 = 0.875;
 impl MeasureOptions {
     /// Reads the weights and the images, which must be of the same classes.
     pub(crate) fn open(&self, crops: Crops) -> Result<(Runner, Dataset)> {
-        let weights = self.weights_options.load(&self.weights, None)?;
+        let weights = self.weights.load()?;
         let runner = Runner::new(weights, self.normalise.get(), self.engine, self.batch_size)?;
         if !runner.description.top {
             bail!(
                 "{} ends at the average pool and knows no classes",
-                self.weights.display()
+                self.weights.path().display()
             );
         }
         runner.check_takes_pictures()?;
         let data = self.read(&runner, crops)?;
-        check_classes(&runner, &self.weights, &data)?;
+        check_classes(&runner, self.weights.path(), &data)?;
         Ok((runner, data))
     }
 

@@ -1,5 +1,6 @@
 //! The arguments that say which network, shared by the commands.
 
+use crate::shipped::SHIPPED;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ror_models::{Description, Network, ShortcutKind};
@@ -111,7 +112,42 @@ impl From<Kind> for ShortcutKind {
     }
 }
 
-/// Which weights, and how to read them.
+/// Weights from a file, or those that ship.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ChosenWeights {
+    /// Weights in any readable format [default: RoR-3-WRN-40-2, trained on CIFAR-10, which ships]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "ROR_WEIGHTS",
+        hide_env_values = true
+    )]
+    weights: Option<PathBuf>,
+    #[command(flatten)]
+    options: WeightsOptions,
+}
+
+impl ChosenWeights {
+    /// The file, or what messages call the weights that ship.
+    pub(crate) fn path(&self) -> &Path {
+        self.weights.as_deref().unwrap_or(SHIPPED[0].path())
+    }
+
+    /// Reads them and says what is worth saying about them.
+    pub(crate) fn load(&self) -> Result<Weights> {
+        match &self.weights {
+            Some(path) => self.options.load(path, None),
+            None => {
+                let (path, bytes) = (SHIPPED[0].path(), SHIPPED[0].bytes());
+                let options = self.options.load_options(None)?;
+                Ok(ror_weights::load_bytes(path, bytes, &options)?)
+            }
+        }
+    }
+}
+
+/// How to read weights.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WeightsOptions {
     /// The model, where the file is not to decide; a contradiction is an error
@@ -139,6 +175,14 @@ impl WeightsOptions {
 
     /// Reads weights and says what is worth saying about them.
     pub(crate) fn load(&self, path: &Path, changes: Option<&ModelOptions>) -> Result<Weights> {
+        let weights = ror_weights::load(path, &self.load_options(changes)?)?;
+        for note in &weights.notes {
+            crate::output::note(&format!("note: {note}"));
+        }
+        Ok(weights)
+    }
+
+    fn load_options(&self, changes: Option<&ModelOptions>) -> Result<LoadOptions> {
         let model = match &self.model {
             Some(name) => Some(match changes {
                 Some(changes) => changes.description(name)?,
@@ -146,18 +190,13 @@ impl WeightsOptions {
             }),
             None => None,
         };
-        let options = LoadOptions {
+        Ok(LoadOptions {
             model,
             kernels: self.kernels.map(|kernels| match kernels {
                 KernelsArg::Theano => Kernels::Theano,
                 KernelsArg::TensorFlow => Kernels::TensorFlow,
             }),
-        };
-        let weights = ror_weights::load(path, &options)?;
-        for note in &weights.notes {
-            crate::output::note(&format!("note: {note}"));
-        }
-        Ok(weights)
+        })
     }
 }
 

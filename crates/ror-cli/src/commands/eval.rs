@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let options = &args.measure;
-    let inputs: [&Path; 2] = [&options.weights, &options.data];
+    let inputs: [&Path; 2] = [options.weights.path(), &options.data];
     let confusion = args
         .confusion
         .as_deref()

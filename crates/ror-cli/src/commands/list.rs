@@ -1,6 +1,7 @@
 //! `ror list`
 
 use crate::output::{print, print_json, table};
+use crate::shipped;
 use anyhow::{Result, bail};
 use globset::GlobBuilder;
 use ror_models::{Description, Network, presets};
@@ -35,10 +36,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|name| {
             let summary = Network::new(&Description::preset(&name)?)?.summary();
             Ok(Entry {
-                name,
                 parameters: summary.parameters,
                 multiply_adds: summary.multiply_adds,
-                weights: None,
+                weights: shipped::for_preset(&name).map(|s| s.file.to_owned()),
+                name,
             })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -1,7 +1,7 @@
 //! `ror predict`
 
 use crate::data::{centre_crop, share};
-use crate::model::WeightsOptions;
+use crate::model::ChosenWeights;
 use crate::normalise::NormaliseOption;
 use crate::output::{note, print, print_json, table, target};
 use crate::progress::Progress;
@@ -17,18 +17,17 @@ use std::path::{Path, PathBuf};
 /// Pictures of any size are fitted to the model's: the largest centred region of its proportions,
 /// scaled; for ImageNet networks without the edges (--centre-crop). A .npy file holds float32 arrays (N, 3, H, W), taken as already normalised.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  ror predict --weights w.h5 photo.jpg\n  \
+#[command(
+    after_help = "Examples:\n  ror predict photo.jpg\n  ror predict --weights w.h5 photo.jpg\n  \
     ror predict --weights w.h5 --json folder/ > classes.json\n  \
-    ror predict --weights w.h5 x.npy --output probabilities.npy")]
+    ror predict --weights w.h5 x.npy --output probabilities.npy"
+)]
 pub(crate) struct Args {
     /// JPEG or PNG files, folders of them, .npy arrays
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Weights in any readable format
-    #[arg(short, long, value_name = "FILE")]
-    weights: PathBuf,
     #[command(flatten)]
-    weights_options: WeightsOptions,
+    weights: ChosenWeights,
     #[command(flatten)]
     normalise: NormaliseOption,
     /// Look at this share of a picture's shorter side, in the centre [default: 0.875, as 224 of 256,
@@ -72,15 +71,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let inputs: Vec<&Path> = args
         .input
         .iter()
-        .chain([&args.weights])
         .map(PathBuf::as_path)
+        .chain([args.weights.path()])
         .collect();
     let output = args
         .output
         .as_deref()
         .map(|path| target(path, &["npy"], &inputs))
         .transpose()?;
-    let weights = args.weights_options.load(&args.weights, None)?;
+    let weights = args.weights.load()?;
     let crop = args
         .centre_crop
         .unwrap_or_else(|| centre_crop(&weights.description));
@@ -89,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !runner.description.top && args.output.is_none() {
         bail!(
             "{} ends at the average pool and knows no classes; --output FILE.npy writes its features",
-            args.weights.display()
+            args.weights.path().display()
         );
     }
     let mut names = Vec::new();
