@@ -112,7 +112,7 @@ fn mistakes_are_named_and_leave_nothing() {
         (
             &["out.onnx", "--format", "pytorch"][..],
             1,
-            "--format is for .safetensors",
+            "--format and --half for .safetensors",
         ),
         (
             &["out.safetensors", "--softmax"],

@@ -6,14 +6,18 @@ mod common;
 
 use common::Shell;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 14] = [
     "list",
     "summary",
     "graph",
     "predict",
     "eval",
+    "data",
+    "lesion",
     "convert",
     "train",
+    "ablate",
+    "report",
     "bench",
     "completions",
     "man",
@@ -69,8 +73,10 @@ fn every_command_has_a_manual_page() {
         assert!(page.contains(&format!("\\fBror {command}\\fR")), "{page}");
         assert_eq!(page, shell.ok(&["man", command]));
     }
+    let info = read("ror-data-info.1");
+    assert_eq!(info, shell.ok(&["man", "data", "info"]));
     let pages = std::fs::read_dir(shell.path("man1")).unwrap().count();
-    assert_eq!(pages, COMMANDS.len() + 1);
+    assert_eq!(pages, COMMANDS.len() + 2);
 }
 
 #[test]

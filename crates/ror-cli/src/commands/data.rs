@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 /// Look at data sets
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  ror data info cifar-10-binary.tar.gz")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  ror man train | man -l -\n  \
     ror man --out /usr/local/share/man/man1")]
 pub(crate) struct Args {
-    /// The command
+    /// The command, such as `train` or `data info`
     #[arg(value_name = "COMMAND", conflicts_with = "out")]
-    command: Option<String>,
+    command: Vec<String>,
     /// Write all pages into this folder, which must exist
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
@@ -28,24 +28,23 @@ pub(crate) fn run(args: &Args, ror: Command) -> Result<()> {
     // Gives every command what is propagated, and its full name.
     ror.build();
     if let Some(folder) = &args.out {
-        for command in std::iter::once(&ror).chain(ror.get_subcommands()) {
+        let mut commands = vec![&ror];
+        while let Some(command) = commands.pop() {
             let (name, page) = page(command)?;
             let path = target(&folder.join(name), &["1"], &[])?;
             write_file(&path, page.as_bytes())?;
+            commands.extend(command.get_subcommands());
         }
         return Ok(());
     }
-    let command = match &args.command {
-        None => &ror,
-        Some(name) => match ror.find_subcommand(name) {
-            Some(command) => command,
-            None => {
-                let error = format!("there is no command `{name}`");
-                ror.error(ErrorKind::InvalidValue, error).exit()
-            }
-        },
-    };
-    print(&page(command)?.1)
+    let names = args.command.iter();
+    match names.fold(Some(&ror), |command, name| command?.find_subcommand(name)) {
+        Some(command) => print(&page(command)?.1),
+        None => {
+            let error = format!("there is no command `{}`", args.command.join(" "));
+            ror.error(ErrorKind::InvalidValue, error).exit()
+        }
+    }
 }
 
 /// The file name and the text of a command's page.
