@@ -6,6 +6,7 @@ mod common;
 
 use common::{Shell, golden, json};
 use ror_data::npy;
+use std::path::Path;
 
 const WEIGHTS: &str = "keras122_theano/wrn_16_1_th.weights.h5";
 const PROBABILITIES: &str = "keras122_theano/wrn_16_1_th.probs.npy";
@@ -183,4 +184,40 @@ fn bad_input_is_told_and_nothing_is_written() {
     ]);
     assert!(error.contains("expects the shape"), "{error}");
     assert_eq!(shell.files(), before);
+}
+
+#[test]
+fn pictures_need_no_weights_because_some_ship() {
+    let shell = Shell::new();
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+    let samples = samples.canonicalize().unwrap();
+    let run = |weights: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ror"));
+        command
+            .env_remove("ROR_WEIGHTS")
+            .envs(weights.map(|w| ("ROR_WEIGHTS", w)));
+        command.args(["predict", "-k", "1", "--json"]).arg(&samples);
+        command.current_dir(shell.path("."));
+        command.output().unwrap()
+    };
+    let shipped = run(None);
+    let predictions = json(std::str::from_utf8(&shipped.stdout).unwrap());
+    let predictions = predictions.as_array().unwrap();
+    assert_eq!(predictions.len(), 10);
+    let right = predictions.iter().filter(|p| {
+        let class = p["top"][0]["class"].as_str().unwrap();
+        p["input"]
+            .as_str()
+            .unwrap()
+            .ends_with(&format!("{class}.jpg"))
+    });
+    assert!(right.count() >= 7, "{predictions:?}");
+
+    let missing = run(Some("nowhere.h5"));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        String::from_utf8(missing.stderr)
+            .unwrap()
+            .contains("nowhere.h5")
+    );
 }

@@ -37,8 +37,8 @@ pub(crate) fn run(args: &Args, ror: Command) -> Result<()> {
         }
         return Ok(());
     }
-    let names = args.command.iter();
-    match names.fold(Some(&ror), |command, name| command?.find_subcommand(name)) {
+    let mut names = args.command.iter();
+    match names.try_fold(&ror, |command, name| command.find_subcommand(name)) {
         Some(command) => print(&page(command)?.1),
         None => {
             let error = format!("there is no command `{}`", args.command.join(" "));
