@@ -68,7 +68,7 @@ impl Simd for Avx2 {
     fn prefetch(p: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
-    // The intrinsic becomes this instruction only where the build says that the processor has it; without, it does nothing.
+    // The instruction itself: what an intrinsic becomes depends on the features of the build.
     #[inline(always)]
     fn claim(p: *mut f32) {
         unsafe { std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags)) }
