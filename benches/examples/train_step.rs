@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shape: [n, shape.channels, shape.height, shape.width],
         targets,
         labels: (0..n).map(|i| (i % classes) as u32).collect(),
+        whole: n,
     };
     let noise = Noise::seeded(1);
     println!("ready");

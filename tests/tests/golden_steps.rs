@@ -91,6 +91,7 @@ fn batch(fixture: &Fixture, classes: usize) -> Batch {
     Batch {
         images: values(&images),
         shape,
+        whole: labels.len(),
         targets,
         labels,
     }

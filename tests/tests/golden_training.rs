@@ -108,6 +108,7 @@ fn batch(fixture: &Fixture, classes: usize, labels: Vec<u32>) -> Batch {
         shape: <[usize; 4]>::try_from(images.dims()).unwrap(),
         images: values(&images),
         targets,
+        whole: labels.len(),
         labels,
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How a module runs.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,11 @@ pub enum Mode<'a> {
 /// A seeded source of dropout masks and stochastic-depth draws. The same seed gives the same
 /// numbers on every machine.
 #[derive(Debug)]
-pub struct Noise(Mutex<NoiseState>);
+pub struct Noise {
+    shared: Mutex<NoiseState>,
+    /// Where masks come from, if not from the same sequence.
+    masks: Option<Mutex<NoiseState>>,
+}
 
 /// Where a [`Noise`] stands, to save and restore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,26 +33,36 @@ pub struct NoiseState(Pcg64);
 impl Noise {
     /// Starts the sequence that belongs to `seed`.
     pub fn seeded(seed: u64) -> Self {
-        Self(Mutex::new(NoiseState(Pcg64::seed_from_u64(seed))))
+        Self::from_state(NoiseState(Pcg64::seed_from_u64(seed)))
+    }
+
+    /// Draws dropout masks from a sequence of their own, that of `seed`. So machines that share a batch drop
+    /// the same blocks, but each what it likes within its images.
+    #[must_use]
+    pub fn with_masks(self, seed: u64) -> Self {
+        let masks = NoiseState(Pcg64::seed_from_u64(seed));
+        Self {
+            masks: Some(Mutex::new(masks)),
+            ..self
+        }
     }
 
     /// Goes on where `state` stood.
     pub fn from_state(state: NoiseState) -> Self {
-        Self(Mutex::new(state))
+        Self {
+            shared: Mutex::new(state),
+            masks: None,
+        }
     }
 
-    /// The current place in the sequence.
+    /// The current place in the sequence; not that of [`Noise::with_masks`].
     pub fn state(&self) -> NoiseState {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.shared).clone()
     }
 
     /// A number in `[0, 1)`.
     pub fn uniform(&self) -> f32 {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        unit(state.0.next_u32())
+        unit(lock(&self.shared).0.next_u32())
     }
 
     /// A mask that is 0 with probability `rate`, and `1 / (1 - rate)` elsewhere.
@@ -63,7 +77,7 @@ impl Noise {
         device: &Device,
     ) -> Result<Tensor> {
         let kept = (1.0 / (1.0 - rate)) as f32;
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(self.masks.as_ref().unwrap_or(&self.shared));
         let mask: Vec<f32> = (0..shape.elem_count())
             .map(|_| {
                 if f64::from(unit(state.0.next_u32())) < rate {
@@ -75,6 +89,10 @@ impl Noise {
             .collect();
         Tensor::from_vec(mask, shape, device)?.to_dtype(dtype)
     }
+}
+
+fn lock(state: &Mutex<NoiseState>) -> MutexGuard<'_, NoiseState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The top 24 bits as a number in `[0, 1)`, exact in f32.
@@ -92,6 +110,26 @@ mod tests {
         noise.uniform();
         let other = Noise::from_state(noise.state());
         assert_eq!(noise.uniform(), other.uniform());
+    }
+
+    #[test]
+    fn masks_of_their_own_leave_the_draws_as_they_are() -> Result<()> {
+        let mask = |noise: &Noise| {
+            let mask = noise.dropout_mask(0.5, &Shape::from(64), DType::F32, &Device::Cpu)?;
+            mask.to_vec1::<f32>()
+        };
+        let (one, two) = (
+            Noise::seeded(7).with_masks(1),
+            Noise::seeded(7).with_masks(2),
+        );
+        assert_ne!(mask(&one)?, mask(&two)?);
+        assert_eq!(one.uniform(), two.uniform());
+        assert_eq!(one.uniform(), {
+            let plain = Noise::seeded(7);
+            plain.uniform();
+            plain.uniform()
+        });
+        Ok(())
     }
 
     #[test]

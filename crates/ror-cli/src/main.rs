@@ -10,6 +10,7 @@ mod model;
 mod normalise;
 mod output;
 mod progress;
+mod ranks;
 mod run;
 mod runner;
 mod shipped;
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {error:#}"));
+            output::error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

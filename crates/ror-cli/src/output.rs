@@ -6,9 +6,26 @@ use serde::Serialize;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on says nothing but errors: another rank of the job speaks.
+#[cfg(feature = "mpi")]
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether another rank of the job speaks.
+pub(crate) fn quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
 
 /// Prints a result. A reader that has closed the pipe (`ror list | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
+    if quiet() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -30,7 +47,14 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Says something beside the result. Nobody to tell it to is no failure.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    if !quiet() {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+/// Says why the command failed.
+pub(crate) fn error(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "error: {text}");
 }
 
 /// Checks where a result is to go, before the work for it: the ending, the folder, and that nothing
@@ -65,8 +89,11 @@ pub(crate) fn target(path: &Path, endings: &[&str], inputs: &[&Path]) -> Result<
     Ok(resolved)
 }
 
-/// Writes a file whole or not at all: beside its place first, then renamed.
+/// Writes a file whole or not at all: beside its place first, then renamed. Only the rank that speaks does.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    if quiet() {
+        return Ok(());
+    }
     AtomicFile::new(path, AllowOverwrite)
         .write(|file| file.write_all(content))
         .map_err(io::Error::from)

@@ -1,5 +1,6 @@
 //! A bar for work that takes longer than a second, on terminals only.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ impl Progress {
 
     /// `done` of `total` are finished.
     pub(crate) fn set(&self, done: usize, total: usize) {
-        if self.since.elapsed() < Duration::from_secs(1) {
+        if output::quiet() || self.since.elapsed() < Duration::from_secs(1) {
             return;
         }
         let bar = self.bar.get_or_init(|| {

@@ -12,6 +12,8 @@ pub struct Batch {
     pub targets: Vec<f32>,
     /// The class of every image, (N); under mixup, of the image that weighs more.
     pub labels: Vec<u32>,
+    /// Images of the step on all ranks, over which the loss is averaged; N on a single one.
+    pub whole: usize,
 }
 
 impl Batch {

@@ -45,6 +45,10 @@ pub struct TrainConfig {
     pub workers: usize,
     /// What order, augmentation, dropout and initial weights follow from. Below 2^63.
     pub seed: u64,
+    /// Whether batch normalisations take the statistics of all ranks' images, not of each rank's own. Changes
+    /// nothing on a single rank.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sync_batch_norm: bool,
     /// How weights follow gradients.
     pub optimizer: OptimizerConfig,
     /// How the learning rate changes.
@@ -193,6 +197,7 @@ impl Recipe {
             checkpoint_seconds: 300.0,
             workers: 1,
             seed: 1,
+            sync_batch_norm: false,
             optimizer: OptimizerConfig {
                 weight_decay: 1e-4,
                 ..OptimizerConfig::default()

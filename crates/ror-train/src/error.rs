@@ -13,6 +13,9 @@ pub enum TrainError {
     /// Data that do not fit the network or the run.
     #[error("{0}")]
     Data(String),
+    /// Another rank that cannot go on, or has something else than this one.
+    #[error("{0}")]
+    Ranks(String),
     /// A number that stopped being one. The checkpoint from before it is kept.
     #[error(
         "the {what} became {value} at step {step} (epoch {epoch}, learning rate {lr:.3e}); \

@@ -5,7 +5,8 @@
 //! numbers, and the number of threads changes nothing.
 
 use crate::error::{Result, TrainError};
-use crate::{Batch, Subset, TrainConfig, mixup};
+use crate::ranks::{Ranks, share_of};
+use crate::{Alone, Batch, Subset, TrainConfig, mixup};
 use ror_data::{Augment, Generator, Normalisation};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -36,6 +37,8 @@ struct Plan {
     label_smoothing: f64,
     mixup: f64,
     workers: usize,
+    rank: usize,
+    ranks: usize,
 }
 
 impl Loader {
@@ -44,11 +47,27 @@ impl Loader {
     /// # Errors
     /// No images, or settings out of their ranges.
     pub fn new(images: Subset, config: &TrainConfig) -> Result<Self> {
+        Self::on(&Alone, images, config)
+    }
+
+    /// A loader of a rank's share of every batch. Together the ranks see the images that one alone would see,
+    /// in the same steps, changed in the same way; but mixup mixes images of one rank.
+    ///
+    /// # Errors
+    /// As [`Loader::new`]; batches of fewer images than there are ranks.
+    pub fn on(ranks: &dyn Ranks, images: Subset, config: &TrainConfig) -> Result<Self> {
         config.validate_for(images.data().size())?;
         if images.is_empty() {
             return Err(TrainError::Data(
                 "there are no images to train on".to_owned(),
             ));
+        }
+        if config.batch_size < ranks.size() {
+            return Err(TrainError::Config(format!(
+                "batches of {} images cannot be shared by {} ranks",
+                config.batch_size,
+                ranks.size()
+            )));
         }
         Ok(Self(Arc::new(Plan {
             images,
@@ -63,6 +82,8 @@ impl Loader {
             label_smoothing: config.label_smoothing,
             mixup: config.mixup,
             workers: config.workers,
+            rank: ranks.rank(),
+            ranks: ranks.size(),
         })))
     }
 
@@ -125,7 +146,8 @@ impl Plan {
     fn batch(&self, order: &[usize], epoch: u64, index: u64) -> Result<Batch> {
         let data = self.images.data();
         let from = index as usize * self.batch_size;
-        let indices = &order[from..order.len().min(from + self.batch_size)];
+        let batch = &order[from..order.len().min(from + self.batch_size)];
+        let indices = &batch[share_of(self.rank, self.ranks, batch.len())];
         let size = data.size();
         let mut changed = Vec::new();
         let mut pixels = Vec::with_capacity(indices.len() * size.area() * 3);
@@ -144,13 +166,16 @@ impl Plan {
             shape: [indices.len(), 3, size.height(), size.width()],
             targets: targets(&labels, data.classes().len(), self.label_smoothing),
             labels,
+            whole: batch.len(),
         };
         if self.mixup > 0.0 {
-            let place = [purpose::MIXUP, epoch, index];
+            let place = [purpose::MIXUP, epoch, index, self.rank as u64];
+            // The first rank's draws are those of one that is alone.
+            let place = &place[..place.len() - usize::from(self.rank == 0)];
             mixup::mix(
                 &mut batch,
                 self.mixup,
-                &mut Generator::new(self.seed, &place),
+                &mut Generator::new(self.seed, place),
             );
         }
         Ok(batch)
@@ -288,6 +313,26 @@ mod tests {
         let all = epoch(&config(2), 1, 0);
         for from in 0..=all.len() {
             assert_eq!(epoch(&config(2), 1, from as u64), all[from..]);
+        }
+    }
+
+    #[test]
+    fn ranks_share_every_batch_of_one() {
+        let mut config = config(1);
+        config.label_smoothing = 0.1;
+        let one = epoch(&config, 1, 0);
+        let shares = crate::ranks::threads::on_ranks(3, |ranks| {
+            let loader = Loader::on(&ranks, images(22), &config).unwrap();
+            let batches = loader.epoch(1, 0).unwrap();
+            batches.map(Result::unwrap).collect::<Vec<_>>()
+        });
+        for (i, whole) in one.iter().enumerate() {
+            let parts: Vec<&Batch> = shares.iter().map(|batches| &batches[i]).collect();
+            let images: Vec<f32> = parts.iter().flat_map(|b| b.images.clone()).collect();
+            assert_eq!(images, whole.images);
+            let targets: Vec<f32> = parts.iter().flat_map(|b| b.targets.clone()).collect();
+            assert_eq!(targets, whole.targets);
+            assert!(parts.iter().all(|part| part.whole == whole.len()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What an evaluation counts.
 
+use crate::Ranks;
 use serde::Serialize;
 
 /// Counts over the images of a data set.
@@ -70,6 +71,22 @@ impl Metrics {
         self.loss += sum.ln() + largest - f64::from(own);
     }
 
+    /// Adds up what all ranks have counted.
+    pub fn sum(&mut self, ranks: &dyn Ranks) {
+        if ranks.size() == 1 {
+            return;
+        }
+        // Whole numbers below 2^53 stay what they are.
+        let counts = self.confusion.iter_mut().flatten().chain([&mut self.top5]);
+        let mut counts: Vec<&mut u64> = counts.collect();
+        let mut sums: Vec<f64> = counts.iter().map(|count| **count as f64).collect();
+        sums.push(self.loss);
+        ranks.sum(&mut sums);
+        self.loss = sums.pop().unwrap_or(f64::NAN);
+        let pairs = counts.iter_mut().zip(sums);
+        pairs.for_each(|(count, sum)| **count = sum as u64);
+    }
+
     /// `[label][predicted]`
     pub fn confusion(&self) -> &[Vec<u64>] {
         &self.confusion
@@ -133,6 +150,27 @@ mod tests {
         assert_eq!((e.images, e.top1, e.top5), (3, 1.0 / 3.0, 2.0 / 3.0));
         assert_eq!(e.per_class[0].precision, 1.0 / 3.0);
         assert_eq!(metrics.confusion()[5][0], 1);
+    }
+
+    #[test]
+    fn counts_of_ranks_are_those_of_one() {
+        let logits = |i: usize| [(i * 7 % 5) as f32, (i * 3 % 4) as f32, 1.5];
+        let count = |images: std::ops::Range<usize>| {
+            let mut metrics = Metrics::new(3);
+            images.for_each(|i| metrics.add(&logits(i), i % 3));
+            metrics
+        };
+        let one = count(0..10);
+        let sums = crate::ranks::threads::on_ranks(3, |ranks| {
+            let mut metrics = count(crate::ranks::share(&ranks, 10));
+            metrics.sum(&ranks);
+            metrics
+        });
+        for sum in sums {
+            assert_eq!(sum.confusion(), one.confusion());
+            assert_eq!(sum.top5, one.top5);
+            assert!((sum.loss - one.loss).abs() < 1e-12);
+        }
     }
 
     #[test]

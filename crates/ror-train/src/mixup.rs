@@ -77,6 +77,7 @@ mod tests {
             shape: [4, 1, 2, 2],
             targets: hot,
             labels: vec![0, 1, 2, 3],
+            whole: 4,
         };
         mix(&mut batch, 1.0, &mut Generator::new(2, &[]));
         assert_eq!(batch.images, batch.targets);

@@ -1,6 +1,7 @@
 //! Some images of a dataset, and the split that holds some back.
 
 use crate::error::{Result, TrainError};
+use crate::ranks::{Ranks, share};
 use ror_data::{Dataset, Generator};
 use std::sync::Arc;
 
@@ -79,6 +80,14 @@ impl Subset {
     /// Their positions in the dataset.
     pub fn indices(&self) -> &[usize] {
         &self.indices
+    }
+
+    /// A rank's share of them.
+    pub fn share(&self, ranks: &dyn Ranks) -> Self {
+        Self {
+            data: self.data.clone(),
+            indices: self.indices[share(ranks, self.len())].into(),
+        }
     }
 
     /// A checksum of labels, their order, and what tells the images apart.

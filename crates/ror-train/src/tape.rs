@@ -1,6 +1,7 @@
 //! The engine that lets candle's tape differentiate the model.
 
-use crate::{Batch, Engine, Gradients, Ready, StepOutput};
+use crate::engine::Peers;
+use crate::{Batch, Engine, Gradients, StepOutput};
 use candle_core::{D, Device, Result, Tensor};
 use ror_blocks::{Mode, Noise};
 use ror_models::{Model, Network, Parameters};
@@ -53,7 +54,10 @@ impl TapeEngine {
         let targets =
             Tensor::from_slice(&batch.targets, (batch.len(), batch.classes()), &self.device)?;
         let logits = self.model.forward_in(&images, Mode::Train(noise))?;
-        let loss = cross_entropy(&logits, &targets)?;
+        let mut loss = cross_entropy(&logits, &targets)?;
+        if batch.len() != batch.whole {
+            loss = loss.affine(batch.len() as f64 / batch.whole as f64, 0.0)?;
+        }
         let tape = loss.backward()?;
         for (name, _, var) in self.parameters.trainable() {
             let Some(to) = gradients.get_mut(name) else {
@@ -78,8 +82,13 @@ impl Engine for TapeEngine {
         batch: &Batch,
         noise: &Noise,
         gradients: &mut Gradients,
-        ready: &mut Ready<'_>,
+        peers: &mut dyn Peers,
     ) -> Result<StepOutput> {
+        if peers.synchronised() {
+            candle_core::bail!(
+                "batch normalisation is synchronised only in float32 on the processor, without the tape"
+            )
+        }
         let output = thread::scope(|scope| {
             let work = || self.differentiate(batch, noise, gradients);
             let thread = thread::Builder::new()
@@ -93,7 +102,7 @@ impl Engine for TapeEngine {
         })?;
         for name in &self.backwards {
             if let Some(index) = gradients.layout().index(name) {
-                ready(index, gradients.at_mut(index));
+                peers.ready(index, gradients.at_mut(index));
             }
         }
         Ok(output)
@@ -145,6 +154,7 @@ mod tests {
             shape: [n, 3, side, side],
             targets: [1.0, 0.0, 0.0].repeat(n),
             labels: vec![0; n],
+            whole: n,
         }
     }
 

@@ -1,12 +1,16 @@
 //! A run: what it consists of, how it begins and how it goes on.
 
+mod agree;
+mod resume;
 mod run;
+mod together;
 
-use crate::checkpoint::{self, DataStamp};
+use crate::checkpoint::DataStamp;
 use crate::error::{Result, TrainError};
 use crate::event::Callbacks;
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::progress::Progress;
+use crate::ranks::{Alone, Buckets, Ranks, together};
 use crate::{
     Ema, Engine, EpochReport, Event, FlatLayout, Gradients, KernelEngine, Loader, Optimizer,
     RunConfig, Schedule, Source, StopFlag, Subset, TapeEngine, TrainConfig,
@@ -79,6 +83,17 @@ pub struct Trainer {
     output: Option<Output>,
     callbacks: Callbacks,
     stop: StopFlag,
+    ranks: Box<dyn Ranks>,
+    buckets: Buckets,
+    /// What the ranks agreed to do after the last step.
+    agreed: Agreed,
+}
+
+/// What one rank asks for and all do.
+#[derive(Debug, Clone, Copy, Default)]
+struct Agreed {
+    stop: bool,
+    checkpoint: bool,
 }
 
 impl Trainer {
@@ -91,6 +106,36 @@ impl Trainer {
         parameters: Parameters,
         config: TrainConfig,
         data: TrainingData,
+    ) -> Result<Self> {
+        Self::on(Box::new(Alone), network, parameters, config, data)
+    }
+
+    /// As [`Trainer::new`], for one rank of several that share every batch and every validation. All must be
+    /// given the same parameters, settings and data, and be driven alike; they end with the same weights.
+    /// [`TrainConfig::batch_size`] is that of all ranks together. Only rank 0 writes and hears of events.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; ranks that have been given something else.
+    pub fn on(
+        ranks: Box<dyn Ranks>,
+        network: &Network,
+        parameters: Parameters,
+        config: TrainConfig,
+        data: TrainingData,
+    ) -> Result<Self> {
+        let made = Self::make(network, parameters, config, data, &*ranks);
+        let mut trainer = together(&*ranks, made)?;
+        trainer.ranks = ranks;
+        trainer.agree()?;
+        Ok(trainer)
+    }
+
+    fn make(
+        network: &Network,
+        parameters: Parameters,
+        config: TrainConfig,
+        data: TrainingData,
+        ranks: &dyn Ranks,
     ) -> Result<Self> {
         let description = &network.description;
         check(description, &data.train)?;
@@ -109,9 +154,13 @@ impl Trainer {
             }
         }
         let layout = Arc::new(FlatLayout::new(&parameters));
-        let loader = Loader::new(data.train, &config)?;
+        let loader = Loader::on(ranks, data.train, &config)?;
+        let own = config.batch_size.div_ceil(ranks.size());
         Ok(Self {
-            engine: engine(network, &parameters, config.batch_size)?,
+            engine: engine(network, &parameters, own)?,
+            buckets: Buckets::new(network, &layout),
+            ranks: Box::new(Alone),
+            agreed: Agreed::default(),
             optimizer: Optimizer::new(config.optimizer, layout.clone())?,
             gradients: Gradients::new(layout),
             ema: config
@@ -150,11 +199,20 @@ impl Trainer {
     /// A folder that holds a run already or cannot be written.
     pub fn with_output(mut self, folder: &Path, source: Source) -> Result<Self> {
         self.config.source = source;
+        let written = if self.ranks.rank() == 0 {
+            self.create(folder)
+        } else {
+            Ok(())
+        };
+        together(&*self.ranks, written)?;
+        Ok(self)
+    }
+
+    fn create(&mut self, folder: &Path) -> Result<()> {
         self.output = Some(Output::create(folder)?);
         self.checkpoint()?;
         // Last, so that a folder with a configuration has a checkpoint.
-        self.config.write(folder)?;
-        Ok(self)
+        self.config.write(folder)
     }
 
     /// Another engine than the one chosen for the variables' device and type, made from the network and its variables.
@@ -167,41 +225,6 @@ impl Trainer {
     ) -> Result<Self> {
         self.engine = make(&self.network, &self.parameters)?;
         Ok(self)
-    }
-
-    /// Goes on with the run in a folder from its last checkpoint.
-    ///
-    /// # Errors
-    /// A folder without a run, a damaged checkpoint, other data than the run began with.
-    pub fn resume(folder: &Path, data: TrainingData) -> Result<Self> {
-        let config = RunConfig::read(folder)?;
-        let lock = output::lock(folder)?;
-        checkpoint::recover(folder)?;
-        let network = Network::new(&config.description)?;
-        let restored = checkpoint::load(&checkpoint::last(folder), &network)?;
-        let parameters = restored.parameters;
-        let mut trainer = Self::new(&network, parameters, config.training.clone(), data)?;
-        if trainer.stamp != restored.data {
-            let (old, new) = (&restored.data, &trainer.stamp);
-            return Err(TrainError::Data(format!(
-                "these are not the images that the run in {} began with: it had {old}, there are \
-                 {new}",
-                folder.display(),
-            )));
-        }
-        trainer.optimizer.restore(restored.optimizer)?;
-        match (&mut trainer.ema, restored.ema) {
-            (Some(ema), Some((steps, average))) => ema.restore(steps, average)?,
-            (None, None) => {}
-            _ => {
-                let text = "the checkpoint and the configuration disagree about a moving average";
-                return Err(TrainError::Config(text.to_owned()));
-            }
-        }
-        trainer.progress = restored.progress;
-        trainer.config = config;
-        trainer.output = Some(Output::open(folder, &trainer.progress, lock)?);
-        Ok(trainer)
     }
 
     /// Has `callback` hear of everything that happens.
@@ -246,7 +269,7 @@ impl Trainer {
         self.progress.step
     }
 
-    /// Images that are trained on.
+    /// Images that are trained on, by all ranks.
     pub fn images(&self) -> usize {
         self.loader.images()
     }
@@ -296,3 +319,6 @@ fn check(description: &Description, images: &Subset) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,7 @@ fn batch(network: &Network, n: usize, size: usize) -> Batch {
         shape: [n, channels, size, size],
         targets,
         labels: vec![0; n],
+        whole: n,
     }
 }
 

@@ -3,15 +3,18 @@
 use crate::measure::{Crops, MeasureOptions, measure};
 use crate::output::{percent, print, print_json, table, target, write_file};
 use crate::progress::Progress;
+use crate::ranks;
 use anyhow::Result;
 use ror_data::Dataset;
-use ror_train::Evaluation;
+use ror_train::{Evaluation, Ranks, ranks::share};
 use std::path::{Path, PathBuf};
 
 /// Measure accuracy on a labelled data set
 ///
 /// The data is an image folder (train/ and test/ or val/, a folder per class), CIFAR-10 or CIFAR-100
 /// in the official binary or python layout, unpacked or as .tar.gz, or a folder with SVHN's .mat files.
+///
+/// Started by mpirun (in a build with the feature mpi), the processes share the images.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  \
     ror eval --weights w.safetensors --data cifar-10-binary.tar.gz --confusion confusion.svg")]
@@ -44,19 +47,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         Crops::One
     };
+    ranks::joined(|ranks| evaluate(args, &*ranks, crops, confusion.as_deref()))
+}
+
+fn evaluate(args: &Args, ranks: &dyn Ranks, crops: Crops, confusion: Option<&Path>) -> Result<()> {
+    let options = &args.measure;
     let (mut runner, data) = options.open(crops)?;
-    let indices: Vec<usize> = (0..data.len()).collect();
+    let indices: Vec<usize> = share(ranks, data.len()).collect();
     let progress = Progress::new("images");
-    let metrics = measure(
+    let mut metrics = measure(
         &mut runner,
         &data,
         &indices,
         (crops, options.batch_size),
         |_, _| (),
-        |done| progress.set(done, data.len()),
+        |done| progress.set(done, indices.len()),
     )?;
+    metrics.sum(ranks);
     let evaluation = metrics.evaluation(data.classes());
-    if let Some(path) = &confusion {
+    if let Some(path) = confusion {
         let svg = crate::confusion::to_svg(metrics.confusion(), data.classes());
         write_file(path, svg.as_bytes())?;
     }

@@ -3,13 +3,15 @@
 pub(crate) mod data;
 mod show;
 
-use crate::output::note;
+use crate::output::{self, note};
+use crate::ranks;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use ror_data::Normalisation;
 use ror_models::{Description, Network, Parameters};
 use ror_train::{
-    Outcome, RunConfig, Source, StopFlag, TrainConfig, Trainer, TrainingData, fine_tuning,
+    Outcome, Ranks, RunConfig, Source, StopFlag, TrainConfig, Trainer, TrainingData, fine_tuning,
+    ranks::share,
 };
 use ror_weights::Weights;
 use serde::Deserialize;
@@ -50,6 +52,7 @@ impl Plan {
     /// Begins the run in the folder `out`, with these weights if there are some.
     pub(crate) fn begin(
         self,
+        ranks: Box<dyn Ranks>,
         out: &Path,
         data: TrainingData,
         weights: Option<&Weights>,
@@ -70,22 +73,28 @@ impl Plan {
             }
             None => Parameters::init(&network, seed, DType::F32, &Device::Cpu)?,
         };
-        self.describe(&network, &data);
-        let trainer = Trainer::new(&network, parameters, self.training, data)?;
+        self.describe(&*ranks, &network, &data);
+        let trainer = Trainer::on(ranks, &network, parameters, self.training, data)?;
         Ok(trainer.with_output(out, self.source)?)
     }
 
-    fn describe(&self, network: &Network, data: &TrainingData) {
+    fn describe(&self, ranks: &dyn Ranks, network: &Network, data: &TrainingData) {
+        let threads = self.source.threads.unwrap_or(1);
+        let threads = match (ranks.size(), share(ranks, self.training.batch_size).len()) {
+            (1, _) => format!("{threads} threads"),
+            (size, own) => {
+                format!("{size} ranks of {threads} threads, with {own} of the images each")
+            }
+        };
         note(&format!(
             "{} parameters; {} images to train on, {} to validate on; {} epochs of {} steps of {} \
-             images; {} threads",
+             images; {threads}",
             network.parameters(),
             data.train.len(),
             data.validation.as_ref().map_or(0, |images| images.len()),
             self.training.epochs,
             data.train.len().div_ceil(self.training.batch_size),
             self.training.batch_size,
-            self.source.threads.unwrap_or(1)
         ));
     }
 }
@@ -122,7 +131,10 @@ pub(crate) fn absolute(source: Source) -> Result<Source> {
     let absolute = |path: PathBuf| {
         std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
     };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = || {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores / ranks::on_this_machine()).max(1)
+    };
     Ok(Source {
         data: source.data.map(absolute).transpose()?,
         init: source.init.map(absolute).transpose()?,
@@ -168,8 +180,8 @@ pub(crate) fn settings(config: &RunConfig) -> BTreeMap<String, String> {
 }
 
 /// Goes on with the run in `out`.
-pub(crate) fn resume(out: &Path, data: TrainingData) -> Result<Trainer> {
-    let trainer = Trainer::resume(out, data)?;
+pub(crate) fn resume(ranks: Box<dyn Ranks>, out: &Path, data: TrainingData) -> Result<Trainer> {
+    let trainer = Trainer::resume_on(ranks, out, data)?;
     note(&format!(
         "going on after step {} ({} of {} epochs)",
         trainer.step(),
@@ -196,8 +208,10 @@ pub(crate) fn interruptible() -> Result<StopFlag> {
 
 /// Trains to the end, or until it is interrupted, and shows it.
 pub(crate) fn drive(trainer: &mut Trainer, out: &Path) -> Result<Outcome> {
-    let mut show = Show::new(trainer.images());
-    trainer.on_event(move |event| show.event(event));
+    if !output::quiet() {
+        let mut show = Show::new(trainer.images());
+        trainer.on_event(move |event| show.event(event));
+    }
     let outcome = trainer.run().inspect_err(|_| {
         let last = out.join("last");
         note(&format!(

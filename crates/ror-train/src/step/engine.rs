@@ -3,7 +3,8 @@
 use super::compiled::Compiled;
 use super::run::Step;
 use super::variables::variable;
-use crate::{Batch, Engine, Gradients, Ready, StepOutput, flat};
+use crate::engine::Peers;
+use crate::{Batch, Engine, Gradients, StepOutput, flat};
 use candle_core::Result;
 use ror_blocks::{Noise, Shape3};
 use ror_models::{Network, Parameters};
@@ -86,7 +87,7 @@ impl Engine for KernelEngine {
         batch: &Batch,
         noise: &Noise,
         gradients: &mut Gradients,
-        ready: &mut Ready<'_>,
+        peers: &mut dyn Peers,
     ) -> Result<StepOutput> {
         let [n, c, h, w] = batch.shape;
         let classes = self
@@ -96,7 +97,7 @@ impl Engine for KernelEngine {
             .unwrap_or(self.network.head.features);
         check_len("images", n * c * h * w, batch.images.len())?;
         check_len("targets", n * classes, batch.targets.len())?;
-        if n == 0 {
+        if batch.whole < n.max(1) || (n == 0 && !peers.synchronised()) {
             candle_core::bail!("a batch without images has no loss")
         }
         self.compile(batch.shape)?;
@@ -113,7 +114,7 @@ impl Engine for KernelEngine {
         step.start(n);
         step.pack()?;
         let flags = step.draw(noise, n)?;
-        step.train(batch, &flags, gradients, ready)
+        step.train(batch, &flags, gradients, peers)
     }
 
     fn logits(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {

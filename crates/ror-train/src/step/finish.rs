@@ -5,18 +5,19 @@ use super::flags::Flags;
 use super::graph::{ConvId, Op};
 use super::run::Step;
 use super::state::Worker;
-use crate::{Gradients, Ready};
+use crate::Gradients;
+use crate::engine::Peers;
 use candle_core::Result;
 use ror_ops::kernels::LANES;
 use std::ops::Range;
 
 /// Where gradients go that are final.
-pub(super) struct Outlet<'a, 'r> {
+pub(super) struct Outlet<'a> {
     pub gradients: &'a mut Gradients,
-    pub ready: &'a mut Ready<'r>,
+    pub peers: &'a mut dyn Peers,
 }
 
-impl Outlet<'_, '_> {
+impl Outlet<'_> {
     /// Sets the gradient of the tensor called `name`, and tells of it.
     fn give(&mut self, name: &str, set: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
         let Some(index) = self.gradients.layout().index(name) else {
@@ -24,7 +25,7 @@ impl Outlet<'_, '_> {
         };
         let gradient = self.gradients.at_mut(index);
         set(gradient)?;
-        (self.ready)(index, gradient);
+        self.peers.ready(index, gradient);
         Ok(())
     }
 
@@ -42,7 +43,7 @@ impl Step<'_> {
         &self,
         nodes: &Range<usize>,
         flags: &Flags,
-        outlet: &mut Outlet<'_, '_>,
+        outlet: &mut Outlet<'_>,
     ) -> Result<()> {
         let c = &*self.compiled;
         let guards = self.workers();
@@ -79,7 +80,7 @@ impl Step<'_> {
         id: ConvId,
         workers: &[&Worker],
         flags: &Flags,
-        outlet: &mut Outlet<'_, '_>,
+        outlet: &mut Outlet<'_>,
     ) -> Result<()> {
         let (spec, conv) = (&self.compiled.graph.convs[id], &self.compiled.convs[id]);
         let runs = flags.runs(spec.gate);
@@ -121,7 +122,7 @@ impl Step<'_> {
     }
 }
 
-fn finish_head(workers: &[&Worker], outlet: &mut Outlet<'_, '_>) -> Result<()> {
+fn finish_head(workers: &[&Worker], outlet: &mut Outlet<'_>) -> Result<()> {
     outlet.give("head.dense.bias", |gradient| {
         add_up(gradient, workers.iter().map(|w| &w.head.bias_gradient[..]));
         Ok(())

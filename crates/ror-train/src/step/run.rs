@@ -8,7 +8,8 @@ use super::graph::Draw;
 use super::pass::Pass;
 use super::state::Worker;
 use super::variables::{Values, values, variable};
-use crate::{Batch, Gradients, Ready, StepOutput};
+use crate::engine::Peers;
+use crate::{Batch, Gradients, StepOutput};
 use candle_core::{DType, Device, Error, Result, Shape};
 use ror_blocks::Noise;
 use ror_models::{Network, Parameters};
@@ -99,17 +100,17 @@ impl Step<'_> {
         batch: &Batch,
         flags: &Flags,
         gradients: &mut Gradients,
-        ready: &mut Ready<'_>,
+        peers: &mut dyn Peers,
     ) -> Result<StepOutput> {
         for stage in 0..self.compiled.plan.forward.len() {
             let nodes = self.compiled.plan.forward[stage].clone();
-            self.normalise(&nodes, flags)?;
+            self.normalise(&nodes, flags, peers)?;
             self.run(&nodes, flags, &batch.images, Some(batch), false)?;
         }
-        let mut outlet = Outlet { gradients, ready };
+        let mut outlet = Outlet { gradients, peers };
         for stage in 0..self.compiled.plan.backward.len() {
             let nodes = self.compiled.plan.backward[stage].clone();
-            self.differentiate_norms(&nodes, flags, outlet.gradients)?;
+            self.differentiate_norms(&nodes, flags, &mut outlet)?;
             self.run(&nodes, flags, &batch.images, Some(batch), true)?;
             self.finish(&nodes, flags, &mut outlet)?;
         }
@@ -120,7 +121,7 @@ impl Step<'_> {
             logits.extend_from_slice(&worker.head.logits[..worker.images.len() * classes]);
         }
         Ok(StepOutput {
-            loss: workers.iter().map(|w| w.head.loss).sum::<f64>() / batch.len() as f64,
+            loss: workers.iter().map(|w| w.head.loss).sum::<f64>() / batch.whole as f64,
             logits,
         })
     }
@@ -173,7 +174,7 @@ impl Step<'_> {
             masks: &c.masks,
             images,
             targets: batch.map_or(&[], |b| &b.targets),
-            batch: batch.map_or(0, Batch::len),
+            whole: batch.map_or(0, |b| b.whole),
             classifier,
             training: batch.is_some(),
         };

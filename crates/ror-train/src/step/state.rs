@@ -1,6 +1,7 @@
 //! What threads share in a step, and what each has for itself.
 
 use super::graph::{Graph, Op};
+use super::norms::Statistics;
 use super::plan::{Plan, image_len};
 use candle_core::Result;
 use ror_ops::BatchNormConfig;
@@ -193,44 +194,41 @@ impl NormState {
     /// Takes this batch's statistics, which the running ones then follow.
     pub(super) fn train(
         &mut self,
-        parts: &[&Moments],
+        statistics: Statistics,
         (gamma, beta): (&[f32], &[f32]),
         config: &BatchNormConfig,
         (running_mean, running_variance): (&mut [f32], &mut [f32]),
-    ) -> std::result::Result<(), KernelError> {
-        let totals = Moments::total(parts)?;
-        self.count = parts.iter().map(|p| p.count() as f64).sum();
+    ) {
+        self.count = statistics.count;
         let weight = config.momentum.new_value_weight();
         let follow = |running: &mut f32, new: f64| {
             *running = (f64::from(*running) * (1.0 - weight) + new * weight) as f32;
         };
-        for (c, &(mean, variance)) in totals.iter().enumerate() {
+        for (c, &(mean, variance)) in statistics.channels.iter().enumerate() {
             follow(&mut running_mean[c], mean);
             let estimate = config
                 .running_variance
                 .estimate(variance, self.count, config.epsilon);
             follow(&mut running_variance[c], estimate);
         }
-        self.set(totals.into_iter(), gamma, beta, config.epsilon);
-        Ok(())
+        self.set(statistics.channels.into_iter(), gamma, beta, config.epsilon);
     }
 
-    /// Takes the sums over the batch that the way back needs, and sets the gradients of gamma and beta.
-    pub(super) fn differentiate(
-        &mut self,
-        parts: &[&GradientMoments],
-        gamma_gradient: &mut [f32],
-        beta_gradient: &mut [f32],
-    ) -> std::result::Result<(), KernelError> {
-        for (c, (sum, product)) in GradientMoments::total(parts)?.into_iter().enumerate() {
+    /// Takes the sums over the batch that the way back needs, `sum dz` and `sum dz (x - mean)` of every channel.
+    pub(super) fn differentiate(&mut self, sums: &[(f64, f64)]) {
+        for (c, &(sum, product)) in sums.iter().enumerate() {
             let (block, lane) = (c / LANES, c % LANES);
             let (inverse, scale) = (self.inverse[c], f64::from(self.scale[block].0[lane]));
-            gamma_gradient[c] = (product * inverse) as f32;
-            beta_gradient[c] = sum as f32;
             self.slope[block].0[lane] = (-scale * product * inverse * inverse / self.count) as f32;
             self.offset[block].0[lane] = (-scale * sum / self.count) as f32;
         }
-        Ok(())
+    }
+
+    /// Sets the gradient of gamma from such sums.
+    pub(super) fn gamma_gradient(&self, sums: &[(f64, f64)], gradient: &mut [f32]) {
+        for ((to, &(_, product)), inverse) in gradient.iter_mut().zip(sums).zip(&self.inverse) {
+            *to = (product * inverse) as f32;
+        }
     }
 }
 

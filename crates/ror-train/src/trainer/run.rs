@@ -1,31 +1,27 @@
 //! The loop of a run.
 
-use super::Trainer;
+use super::{Agreed, Trainer};
 use crate::checkpoint::Content;
 use crate::error::{Result, TrainError};
 use crate::event::finite;
-use crate::metrics::argmax;
 use crate::progress::{Progress, Tally};
+use crate::ranks::together;
 use crate::{
-    Batch, Ema, EpochReport, Event, Outcome, StepReport, Validation, flat, kept, validate,
+    Batch, Ema, EpochReport, Event, Outcome, StepReport, StopFlag, Validation, flat, kept, validate,
 };
 use candle_core::{Device, Tensor};
-use ror_blocks::Noise;
-use ror_data::Generator;
 use ror_weights::Weights;
 use std::collections::BTreeMap;
 use std::time::Instant;
-
-/// What the noise of a step is derived from, beside the seed and the step.
-const NOISE: u64 = 4;
 
 impl Trainer {
     /// Trains until all epochs are done, or until the [stop flag](Trainer::stop_flag) is set.
     ///
     /// # Errors
     /// A loss, a gradient or weights that are not finite; a folder that cannot be written. The
-    /// last checkpoint stays.
+    /// last checkpoint stays. Another rank that has failed.
     pub fn run(&mut self) -> Result<Outcome> {
+        self.agreed = Agreed::default();
         let mut clock = Clock::start(&self.progress);
         while self.progress.epoch < self.config.training.epochs {
             if !self.epoch(&mut clock)? || !self.close_epoch(&clock)? {
@@ -51,54 +47,44 @@ impl Trainer {
         clock.lap();
         let mut loaded = self.loader.epoch(epoch, self.progress.batch)?;
         while self.progress.batch < batches {
-            if self.stop.is_set() {
+            if self.asked_to_stop() {
                 return Ok(false);
             }
-            let Some(batch) = loaded.next() else {
+            let batch = loaded.next().unwrap_or_else(|| {
                 let text = "the threads that prepare batches ended early";
-                return Err(TrainError::Data(text.to_owned()));
-            };
-            self.train_on(&batch?, clock)?;
-            if clock.since_checkpoint.elapsed().as_secs_f64()
-                >= self.config.training.checkpoint_seconds
-            {
+                Err(TrainError::Data(text.to_owned()))
+            });
+            self.train_on(batch, clock)?;
+            if self.agreed.checkpoint {
                 self.pause(clock)?;
             }
         }
         Ok(true)
     }
 
-    fn train_on(&mut self, batch: &Batch, clock: &mut Clock) -> Result<()> {
+    fn train_on(&mut self, batch: Result<Batch>, clock: &mut Clock) -> Result<()> {
+        let old = clock.since_checkpoint.elapsed().as_secs_f64();
+        let figures = self.compute(batch, old >= self.config.training.checkpoint_seconds)?;
         let progress = &mut self.progress;
         let lr = self.schedule.lr(progress.step);
         let at = (progress.step + 1, progress.epoch + 1, lr);
-        let seed = self.config.training.seed;
-        let noise = Noise::seeded(Generator::new(seed, &[NOISE, progress.step]).bits());
-        let output = self
-            .engine
-            .forward_backward(batch, &noise, &mut self.gradients)?;
-        finite("loss", output.loss, at)?;
+        finite("loss", figures.loss, at)?;
         let norm = self.optimizer.step(&self.parameters, &self.gradients, lr)?;
         finite("norm of the gradients", norm, at)?;
         if let Some(ema) = &mut self.ema {
             ema.update(&self.parameters)?;
         }
-        let rows = output.logits.chunks_exact(batch.classes());
-        let right = rows
-            .zip(&batch.labels)
-            .filter(|&(row, &label)| argmax(row) == label as usize);
-        let right = right.count() as u64;
         progress
             .tally
-            .add(batch.len(), right, output.loss, clock.lap());
+            .add(figures.images, figures.right, figures.loss, clock.lap());
         progress.step += 1;
         progress.batch += 1;
         let report = StepReport {
             epoch: progress.epoch + 1,
             batch: progress.batch,
             step: progress.step,
-            images: batch.len(),
-            loss: output.loss,
+            images: figures.images,
+            loss: figures.loss,
             epoch_loss: progress.tally.loss(),
             epoch_top1: progress.tally.top1(),
             images_per_second: progress.tally.images_per_second(),
@@ -145,20 +131,27 @@ impl Trainer {
         let Some(images) = self.validation.as_ref().filter(|_| due) else {
             return Ok(Some(None));
         };
+        let images = images.share(&*self.ranks);
         let (config, total) = (&self.config.training, images.len());
         let callbacks = &mut self.callbacks;
+        // Ranks stop together, after a step.
+        let stop = match self.ranks.size() {
+            1 => self.stop.clone(),
+            _ => StopFlag::default(),
+        };
         let metrics = validate::validate(
             &mut *self.engine,
-            images,
+            &images,
             &config.normalise,
             config.val_batch_size,
-            &self.stop,
+            &stop,
             |done| callbacks.tell(&Event::Validating { done, total }),
-        )?;
+        );
         let classes = images.data().classes();
-        let Some(metrics) = metrics else {
+        let Some(mut metrics) = together(&*self.ranks, metrics)? else {
             return Ok(None);
         };
+        metrics.sum(&*self.ranks);
         let e = metrics.evaluation(classes);
         self.callbacks.tell(&Event::Validated { metrics: &metrics });
         finite("validation loss", e.loss, self.at())?;
@@ -209,7 +202,9 @@ impl Trainer {
     /// Saves a checkpoint; the time that it takes is nobody's step.
     fn pause(&mut self, clock: &mut Clock) -> Result<()> {
         self.progress.seconds = clock.total();
-        self.checkpoint()?;
+        self.agree_on_weights()?;
+        let saved = self.checkpoint();
+        together(&*self.ranks, saved)?;
         clock.since_checkpoint = Instant::now();
         clock.lap();
         Ok(())

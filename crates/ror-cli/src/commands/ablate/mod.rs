@@ -14,7 +14,7 @@ use grid::{Cell, Grid};
 use jobs::{BATCH, Job, Work};
 use results::{CellResult, State};
 use ror_models::Network;
-use ror_train::{Evaluation, Outcome, RunRecord, StopFlag, Subset, TrainError, Trainer};
+use ror_train::{Alone, Evaluation, Outcome, RunRecord, StopFlag, Subset, TrainError, Trainer};
 use ror_weights::Weights;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,8 +133,8 @@ fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<Ce
             begun,
         } => {
             let trainer = match begun {
-                true => run::resume(&folder, data)?,
-                false => plan.begin(&folder, data, init.as_deref())?,
+                true => run::resume(Box::new(Alone), &folder, data)?,
+                false => plan.begin(Box::new(Alone), &folder, data, init.as_deref())?,
             };
             match train(trainer.with_stop_flag(stop.clone()), &folder)? {
                 Some(state) => result.state = state,

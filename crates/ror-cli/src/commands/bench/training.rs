@@ -55,6 +55,7 @@ impl Training {
                 shape: [n, shape.channels, shape.height, shape.width],
                 targets,
                 labels: (0..n).map(|i| (i % classes) as u32).collect(),
+                whole: n,
             },
             noise: Noise::seeded(1),
             parameters,

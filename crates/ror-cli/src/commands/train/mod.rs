@@ -5,10 +5,11 @@ mod settings;
 use crate::data::DataOptions;
 use crate::model::{ModelOptions, WeightsOptions};
 use crate::output::{note, percent, print, print_json};
+use crate::ranks;
 use crate::run::{self, ConfigFile, Plan};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use ror_train::{EpochReport, Outcome, Recipe, RunConfig, Source, TrainConfig, Trainer};
+use ror_train::{EpochReport, Outcome, Ranks, Recipe, RunConfig, Source, TrainConfig, Trainer};
 use serde::Serialize;
 use settings::Settings;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 /// to the bit. Ctrl-C stops after the present step and saves.
 ///
 /// Settings come from the recipe; --config changes them, and flags change them again.
+///
+/// Started by mpirun (in a build with the feature mpi), the processes share every batch.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  ror train --model ror-3-wrn-16-2 --data cifar/ --out run --holdout 0.1\n  \
@@ -86,10 +89,14 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    ranks::joined(|ranks| train(args, ranks))
+}
+
+fn train(args: &Args, ranks: Box<dyn Ranks>) -> Result<()> {
     let mut trainer = if args.resume {
-        resume(args)?
+        resume(args, ranks)?
     } else {
-        begin(args)?
+        begin(args, ranks)?
     };
     trainer = trainer.with_stop_flag(run::interruptible()?);
     let outcome = run::drive(&mut trainer, &args.out)?;
@@ -112,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn begin(args: &Args) -> Result<Trainer> {
+fn begin(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
     let file = match &args.config {
         Some(path) => ConfigFile::read(path)?,
         None => ConfigFile::default(),
@@ -144,10 +151,10 @@ fn begin(args: &Args) -> Result<Trainer> {
         bail!("--classes {asked}, but the data have {classes}");
     }
     plan.description.classes = classes;
-    plan.begin(&args.out, data, weights.as_ref())
+    plan.begin(ranks, &args.out, data, weights.as_ref())
 }
 
-fn resume(args: &Args) -> Result<Trainer> {
+fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
     let config = RunConfig::read(&args.out)
         .with_context(|| format!("{} holds no run to go on with", args.out.display()))?;
     let mut training = config.training.clone();
@@ -174,7 +181,7 @@ fn resume(args: &Args) -> Result<Trainer> {
     }
     run::set_threads(args.threads.or(source.threads))?;
     let data = run::data::open(&source, &config.description, &config.training.augment)?;
-    run::resume(&args.out, data)
+    run::resume(ranks, &args.out, data)
 }
 
 fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {

@@ -12,9 +12,12 @@ pub(crate) struct Settings {
     /// How often every image is seen
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
-    /// Images per step
+    /// Images per step, on all ranks together
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+    /// Take batch normalisation's statistics over all ranks of an MPI job
+    #[arg(long)]
+    sync_batch_norm: bool,
     /// Optimiser
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerArg>,
@@ -154,6 +157,7 @@ impl Settings {
     pub(crate) fn apply(&self, config: &mut TrainConfig) {
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);
+        config.sync_batch_norm |= self.sync_batch_norm;
         set(&mut config.lr, &self.lr);
         set(&mut config.label_smoothing, &self.label_smoothing);
         set(&mut config.mixup, &self.mixup);

@@ -54,7 +54,7 @@ impl Pass<'_> {
             classes,
             &head.logits[rows(classes)],
             targets,
-            1.0 / self.batch as f64,
+            1.0 / self.whole as f64,
             logits_gradient,
         )?;
         let gradient = &mut head.features_gradient[rows(dims.c)];

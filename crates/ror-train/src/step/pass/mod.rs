@@ -27,7 +27,8 @@ pub(super) struct Pass<'a> {
     pub images: &'a [f32],
     /// (N, classes); empty in evaluation.
     pub targets: &'a [f32],
-    pub batch: usize,
+    /// Images of the step on all ranks.
+    pub whole: usize,
     pub classifier: Option<Linear<'a>>,
     /// Whether normalisations follow the batch, and dropout and stochastic depth are on.
     pub training: bool,
