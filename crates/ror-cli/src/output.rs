@@ -48,13 +48,20 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 /// Says something beside the result. Nobody to tell it to is no failure.
 pub(crate) fn note(text: &str) {
     if !quiet() {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        tell(text);
     }
 }
 
 /// Says why the command failed.
 pub(crate) fn error(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "error: {text}");
+    tell(&format!("error: {text}"));
+}
+
+/// In one piece, since ranks share where it goes.
+fn tell(text: &str) {
+    let _ = io::stderr()
+        .lock()
+        .write_all(format!("{text}\n").as_bytes());
 }
 
 /// Checks where a result is to go, before the work for it: the ending, the folder, and that nothing
