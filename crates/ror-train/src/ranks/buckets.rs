@@ -140,7 +140,6 @@ impl Peers for Reduction<'_> {
             self.sending.send(self.next);
             self.next += 1;
         }
-        self.sending.advance();
     }
 
     fn synchronised(&self) -> bool {

@@ -48,9 +48,6 @@ pub trait Sending {
 
     /// Begins to add up a bucket, the one after that which was sent before.
     fn send(&mut self, bucket: usize);
-
-    /// Gives what was sent a chance to go on. Returns at once.
-    fn advance(&mut self);
 }
 
 /// A job of one process.
@@ -78,7 +75,6 @@ impl Ranks for Alone {
                 let Bucket { own, sum } = &mut self.0[bucket];
                 sum.copy_from_slice(own);
             }
-            fn advance(&mut self) {}
         }
         compute(&mut Nowhere(buckets));
     }

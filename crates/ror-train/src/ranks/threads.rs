@@ -86,6 +86,4 @@ impl Sending for Outbox<'_> {
         assert_eq!(bucket, self.sent, "buckets go in their order");
         self.sent += 1;
     }
-
-    fn advance(&mut self) {}
 }

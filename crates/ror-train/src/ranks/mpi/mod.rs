@@ -1,18 +1,18 @@
 //! Ranks that MPI has started.
 //!
 //! `mpirun` or a batch system starts as many processes as there are ranks and tells each that it is one; MPI
-//! carries what they add up. Large sums go on while the rank computes (`MPI_Iallreduce`), small ones wait.
+//! carries what they add up. Large sums go on while the rank computes (`MPI_Iallreduce`, on a thread of their own), small ones wait.
+
+mod carrier;
 
 use super::{Bucket, Ranks, Sending};
 use crate::error::{Result, TrainError};
+use carrier::{Carrier, Desk};
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
-use mpi::request::{LocalScope, Request};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use mpi::traits::CommunicatorCollectives;
-use std::cell::Cell;
-use std::marker::PhantomData;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ const FORWARD: Duration = Duration::from_millis(300);
 pub struct Job {
     /// Where ranks that fail meet, apart from whatever the others still add up. Goes before MPI does.
     farewell: SimpleCommunicator,
+    carrier: Carrier,
     universe: Universe,
 }
 
@@ -33,30 +34,37 @@ pub struct Job {
 pub struct MpiRanks {
     rank: usize,
     size: usize,
-    /// MPI is called by one thread at a time.
-    not_sync: PhantomData<Cell<()>>,
+    desk: Desk,
 }
 
 impl Job {
     /// Joins the job. A process that was not started as one of several is a job of one rank.
     ///
     /// # Errors
-    /// A process that has joined before; an MPI that threads must not call.
+    /// A process that has joined before; an MPI that several threads must not call at once.
     pub fn join() -> Result<(Self, MpiRanks)> {
         let error = |text: &str| TrainError::Ranks(text.to_owned());
-        let (universe, threading) = mpi::initialize_with_threading(Threading::Serialized)
+        let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple)
             .ok_or_else(|| error("this process has joined a job before"))?;
+        if threading < Threading::Multiple {
+            return Err(error(
+                "this MPI cannot be called by several threads at once",
+            ));
+        }
         let world = universe.world();
+        let farewell = world.duplicate();
+        let (carrier, desk) = Carrier::start()?;
         let ranks = MpiRanks {
             rank: usize::try_from(world.rank()).unwrap_or(0),
             size: usize::try_from(world.size()).unwrap_or(1),
-            not_sync: PhantomData,
+            desk,
         };
-        if threading < Threading::Serialized {
-            return Err(error("this MPI cannot be used by programs with threads"));
-        }
-        let farewell = world.duplicate();
-        Ok((Self { farewell, universe }, ranks))
+        let job = Self {
+            farewell,
+            carrier,
+            universe,
+        };
+        Ok((job, ranks))
     }
 
     /// Leaves a job that cannot go on. Returns when all ranks have called this, so that each has had its say;
@@ -82,6 +90,7 @@ impl Drop for Job {
         if std::thread::panicking() {
             self.universe.world().abort(101)
         }
+        self.carrier.end();
     }
 }
 
@@ -100,57 +109,28 @@ impl Ranks for MpiRanks {
     }
 
     fn sum_while(&self, buckets: &mut [Bucket], compute: &mut dyn FnMut(&mut dyn Sending)) {
-        mpi::request::scope(|scope| {
-            let free = buckets.iter_mut();
-            let mut transfer = Transfer {
-                scope,
-                free: free
-                    .map(|b| Some((&mut b.own[..], &mut b.sum[..])))
-                    .collect(),
-                waiting: Vec::new(),
-                nothing: [],
-            };
-            compute(&mut transfer);
-            for request in transfer.waiting.drain(..) {
-                request.wait_without_status();
+        struct Outbox<'a> {
+            desk: &'a Desk,
+            buckets: &'a mut [Bucket],
+        }
+        impl Sending for Outbox<'_> {
+            fn own(&mut self, bucket: usize) -> &mut [f32] {
+                &mut self.buckets[bucket].own
             }
+            fn send(&mut self, bucket: usize) {
+                let empty = Bucket {
+                    own: Vec::new(),
+                    sum: Vec::new(),
+                };
+                let parcel = std::mem::replace(&mut self.buckets[bucket], empty);
+                self.desk.send(parcel);
+            }
+        }
+        self.desk.begin(buckets.len());
+        compute(&mut Outbox {
+            desk: &self.desk,
+            buckets,
         });
-    }
-}
-
-/// Sums on their way.
-struct Transfer<'s, 'b> {
-    scope: &'s LocalScope<'b>,
-    /// Numbers and place for the sums of buckets that are not sent yet.
-    free: Vec<Option<(&'b mut [f32], &'b mut [f32])>>,
-    waiting: Vec<Request<'b, [f32], &'s LocalScope<'b>>>,
-    nothing: [f32; 0],
-}
-
-impl Sending for Transfer<'_, '_> {
-    fn own(&mut self, bucket: usize) -> &mut [f32] {
-        match &mut self.free[bucket] {
-            Some((own, _)) => own,
-            None => &mut self.nothing,
-        }
-    }
-
-    fn send(&mut self, bucket: usize) {
-        let Some((own, sum)) = self.free[bucket].take() else {
-            return;
-        };
-        let world = SimpleCommunicator::world();
-        let operation = SystemOperation::sum();
-        let request = world.immediate_all_reduce_into(self.scope, &*own, sum, operation);
-        self.waiting.push(request);
-    }
-
-    fn advance(&mut self) {
-        // Asking for one moves all of them on.
-        if let Some(request) = self.waiting.pop()
-            && let Err(request) = request.test()
-        {
-            self.waiting.push(request);
-        }
+        self.desk.finish(buckets);
     }
 }
