@@ -1,8 +1,8 @@
 //! Gradients on their way to the other ranks.
 //!
-//! Tensors travel in a few large buckets, filled in the order in which the way back reaches them: that of the
-//! network's tensors, the last first. The order is the description's, not the engine's, so that all ranks send
-//! the same buckets in the same order, whatever they compute on.
+//! Tensors travel in a few large buckets, filled in the order in which the way back reaches them. The order follows
+//! from the tensors' names, not from the engine, so that all ranks send the same buckets in the same order, whatever
+//! they compute on.
 
 use super::{Bucket, Ranks, Sending};
 use crate::engine::Peers;
@@ -39,8 +39,8 @@ impl Buckets {
         let mut places = vec![Place::default(); layout.entries().len()];
         let (mut tensors, mut lens) = (Vec::new(), Vec::new());
         let mut full = true;
-        for spec in network.tensors().iter().rev() {
-            let Some(index) = layout.index(&spec.name) else {
+        for name in backwards(network) {
+            let Some(index) = layout.index(&name) else {
                 continue;
             };
             if full {
@@ -104,6 +104,27 @@ impl Buckets {
             Err(TrainError::Ranks(text.to_owned()))
         })
     }
+}
+
+/// Names of tensors from the end of the network to its beginning. What a shortcut leads around lies behind it: its
+/// own gradient is there last.
+fn backwards(network: &Network) -> Vec<String> {
+    let names: Vec<String> = network.tensors().into_iter().map(|t| t.name).collect();
+    let place = |(index, name): (usize, &String)| match name.rsplit_once(".shortcut.") {
+        Some((level, _)) => {
+            let level = format!("{level}.");
+            let first = names.iter().position(|name| name.starts_with(&level));
+            (first.unwrap_or(index), 0, index)
+        }
+        None => (index, 1, index),
+    };
+    let mut places: Vec<_> = names.iter().enumerate().map(place).collect();
+    places.sort_unstable();
+    let names = places
+        .iter()
+        .rev()
+        .map(|&(_, _, index)| names[index].clone());
+    names.collect()
 }
 
 /// Buckets that are being filled.
@@ -191,6 +212,30 @@ mod tests {
                 buckets.places[layout.index("head.dense.bias").unwrap()].bucket,
                 0
             );
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_in_which_an_engine_has_the_gradients() {
+        let network = Network::new(&Description::preset("ror-3-14").unwrap()).unwrap();
+        let order = backwards(&network);
+        let of = |name: &str| order.iter().position(|n| n == name).unwrap();
+        assert!(order[0].starts_with("head.") && order.last().unwrap().starts_with("stem."));
+        for (earlier, later) in [
+            (
+                "root.group3.block1.conv1.weight",
+                "root.group3.shortcut.conv.weight",
+            ),
+            (
+                "root.group3.shortcut.conv.weight",
+                "root.group2.block2.conv2.weight",
+            ),
+            (
+                "root.group1.block1.conv1.weight",
+                "root.shortcut.conv.weight",
+            ),
+        ] {
+            assert!(of(earlier) < of(later), "{earlier} {later}");
         }
     }
 
