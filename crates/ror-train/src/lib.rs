@@ -3,7 +3,8 @@
 //! A [`Trainer`] runs epochs of a [`TrainConfig`] over [`TrainingData`], tells [`Event`]s, and keeps
 //! a folder from which it goes on to the bit. Its parts stand alone: a [`Loader`] prepares
 //! augmented batches ahead, an [`Engine`] computes gradients ([`TapeEngine`] by candle's tape), an
-//! [`Optimizer`] applies them at the rate of a [`Schedule`], an [`Ema`] averages the weights.
+//! [`Optimizer`] applies them at the rate of a [`Schedule`], an [`Ema`] averages the weights. Several
+//! processes share a run as [`Ranks`], over MPI with the feature `mpi`.
 
 #![forbid(unsafe_code)]
 
