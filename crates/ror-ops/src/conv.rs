@@ -10,6 +10,9 @@ use crate::conv_op;
 /// `x` `(N, C, H, W)`, `weight` `(O, C, K, K)`, `bias` `(O)`; the result is `(N, O, H', W')` with
 /// `H' = (H + 2 padding - K) / stride + 1`, rounded down.
 ///
+/// For float32 on the CPU the kernels of this crate are used, on as many threads as candle has. They pack the
+/// weights; up to 64 MiB of packed weights are kept for later calls with the same ones.
+///
 /// # Errors
 /// Shapes that do not fit each other.
 pub fn conv2d(

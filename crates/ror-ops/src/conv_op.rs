@@ -1,11 +1,16 @@
 //! The convolution kernels as a candle operation on `f32` tensors of the CPU.
 
+mod packed;
+
+use std::cell::Cell;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
 
+use packed::{Key, Packed, Store};
+
 use crate::kernels::{
-    Algorithm, Block, Conv2d, Dims, Fused, Geometry, Isa, KernelError, Output, Plain, Pool, Stem,
+    Algorithm, Block, Dims, Fused, Geometry, Isa, KernelError, Output, Plain, Pool, Stem,
     from_blocked, to_blocked,
 };
 
@@ -233,6 +238,7 @@ impl<'a> Operands<'a> {
         let layer =
             Layer::new(geometry, input, self.weight, bias, transposed).map_err(Error::wrap)?;
         layer.run(self.x, &mut y, output).map_err(Error::wrap)?;
+        layer.keep();
         Ok((
             CpuStorage::F32(y),
             Shape::from((n, output.c, output.h, output.w)),
@@ -248,8 +254,11 @@ struct Layer {
 
 enum Kind {
     Stem(Stem),
-    Blocked(Conv2d),
+    Blocked(Packed),
 }
+
+/// What earlier calls have packed.
+static KEPT: Store = Store::new();
 
 /// Output pixels of the images that are converted and convolved together, about: enough to use each weight often,
 /// few enough to stay in the caches.
@@ -268,11 +277,21 @@ impl Layer {
             Kind::Stem(Stem::pack(isa, geometry, weight, bias)?)
         } else {
             let algorithm = Algorithm::choose(isa, &geometry, input.n.min(16), input.h, input.w);
-            Kind::Blocked(Conv2d::pack(
-                isa, geometry, algorithm, weight, bias, transposed,
-            )?)
+            let key = Key {
+                geometry,
+                algorithm,
+                transposed,
+            };
+            Kind::Blocked(KEPT.take(isa, pool(), key, weight, bias)?)
         };
         Ok(Self { input, kind })
+    }
+
+    /// Keeps what was packed for later calls.
+    fn keep(self) {
+        if let Kind::Blocked(packed) = self.kind {
+            KEPT.put(packed);
+        }
     }
 
     /// Convolves all images, each thread its share.
@@ -316,31 +335,58 @@ impl Layer {
         let none = Fused::default();
         let shape = (input.n, input.h, input.w);
         let threads = pool.map_or(1, Pool::threads);
-        let mut blocked_y = vec![Block::ZERO; output.block_len("convolution output")?];
-        let out = Output::raw(&mut blocked_y);
+        let y_len = output.block_len("convolution output")?;
         match &self.kind {
             Kind::Stem(stem) => {
-                let mut scratch = vec![Block::ZERO; threads * stem.scratch_len(input.h, input.w)?];
-                match pool {
-                    Some(pool) => {
-                        stem.run_on(pool, shape, Plain::F32(x), &none, out, &mut scratch)?
+                let scratch_len = threads * stem.scratch_len(input.h, input.w)?;
+                with_room(y_len + scratch_len, |room| {
+                    let (blocked_y, scratch) = room.split_at_mut(y_len);
+                    let out = Output::raw(blocked_y);
+                    match pool {
+                        Some(pool) => {
+                            stem.run_on(pool, shape, Plain::F32(x), &none, out, scratch)?
+                        }
+                        None => stem.run(shape, Plain::F32(x), &none, out, scratch)?,
                     }
-                    None => stem.run(shape, Plain::F32(x), &none, out, &mut scratch)?,
-                }
+                    from_blocked(output, blocked_y, y)
+                })
             }
-            Kind::Blocked(conv) => {
-                let mut blocked_x = vec![Block::ZERO; input.block_len("convolution input")?];
-                to_blocked(input, x, &mut blocked_x)?;
-                let mut scratch =
-                    vec![Block::ZERO; threads * conv.scratch_len(input.n, input.h, input.w)?];
-                match pool {
-                    Some(pool) => conv.run_on(pool, shape, &blocked_x, &none, out, &mut scratch)?,
-                    None => conv.run(shape, &blocked_x, &none, out, &mut scratch)?,
-                }
+            Kind::Blocked(packed) => {
+                let conv = packed.conv();
+                let x_len = input.block_len("convolution input")?;
+                let scratch_len = threads * conv.scratch_len(input.n, input.h, input.w)?;
+                with_room(y_len + x_len + scratch_len, |room| {
+                    let (blocked_y, room) = room.split_at_mut(y_len);
+                    let (blocked_x, scratch) = room.split_at_mut(x_len);
+                    to_blocked(input, x, blocked_x)?;
+                    let out = Output::raw(blocked_y);
+                    match pool {
+                        Some(pool) => conv.run_on(pool, shape, blocked_x, &none, out, scratch)?,
+                        None => conv.run(shape, blocked_x, &none, out, scratch)?,
+                    }
+                    from_blocked(output, blocked_y, y)
+                })
             }
         }
-        from_blocked(output, &blocked_y, y)
     }
+}
+
+/// Lends `len` blocks of any content, which the thread keeps for its next call unless there are very many.
+fn with_room<T>(len: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
+    /// 16 MiB.
+    const MOST: usize = 256 * 1024;
+    thread_local!(static ROOM: Cell<Vec<Block>> = const { Cell::new(Vec::new()) });
+    let mut room = ROOM.take();
+    if room.len() < len {
+        // First the old memory goes.
+        room = Vec::new();
+        room.resize(len, Block::ZERO);
+    }
+    let result = work(&mut room[..len]);
+    if room.len() <= MOST {
+        ROOM.set(room);
+    }
+    result
 }
 
 /// The threads that all such operations share: as many as candle uses.

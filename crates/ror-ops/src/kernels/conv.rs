@@ -62,11 +62,12 @@ impl Conv2d {
     ) -> Result<Self> {
         check_finite("weight", weight)?;
         check_finite("bias", bias.unwrap_or_default())?;
-        Self::pack(isa, geometry, algorithm, weight, bias, false)
+        Self::pack(isa, geometry, algorithm, weight, bias, false, None)
     }
 
     /// As [`Self::new`], of any values. With `transposed`, `weight` is `[inputs][outputs][kh][kw]`, that of a convolution
-    /// with stride 1 and padding `p` whose input gradient this one, with padding `kernel - 1 - p`, computes.
+    /// with stride 1 and padding `p` whose input gradient this one, with padding `kernel - 1 - p`, computes. On the
+    /// threads of a pool, if there is one.
     pub(crate) fn pack(
         isa: Isa,
         geometry: Geometry,
@@ -74,6 +75,7 @@ impl Conv2d {
         weight: &[f32],
         bias: Option<&[f32]>,
         transposed: bool,
+        pool: Option<&Pool>,
     ) -> Result<Self> {
         let bias = geometry.check(weight, bias)?;
         if !Algorithm::applicable(&geometry).contains(&algorithm) {
@@ -96,9 +98,9 @@ impl Conv2d {
             transposed,
         };
         let method = match algorithm {
-            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, filters)),
-            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, filters)),
-            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, filters)),
+            Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, filters, pool)),
+            Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, filters, pool)),
+            Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, filters, pool)),
         };
         Ok(Self {
             geometry,

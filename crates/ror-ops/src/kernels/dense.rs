@@ -46,7 +46,7 @@ impl Dense {
         check_len("dense bias", outputs, bias.len())?;
         check_finite("dense bias", &bias)?;
         let mut panels = Panels::zeroed(isa, 1, blocks(inputs) * LANES, outputs);
-        panels.fill(outputs, |k, o| {
+        panels.fill(outputs, None, |k, o| {
             if k < inputs {
                 weight[o * inputs + k]
             } else {

@@ -11,6 +11,7 @@ use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
 use super::geometry::{Filters, Geometry};
 use super::simd::{Isa, Kernel, Simd};
+use super::threads::Pool;
 
 /// A packed convolution by gathered pixels.
 #[derive(Clone)]
@@ -25,8 +26,13 @@ pub(super) struct Direct {
 const CACHE: usize = 384 * 1024;
 
 impl Direct {
-    /// Packs filters of that geometry.
-    pub(super) fn new(isa: Isa, geometry: Geometry, filters: Filters<'_>) -> Self {
+    /// Packs filters of that geometry, on the threads of a pool if there is one.
+    pub(super) fn new(
+        isa: Isa,
+        geometry: Geometry,
+        filters: Filters<'_>,
+        pool: Option<&Pool>,
+    ) -> Self {
         let in_blocks = blocks(geometry.inputs);
         let panels = Panels::zeroed(isa, 1, filters.taps * in_blocks * LANES, geometry.outputs);
         let mut made = Self {
@@ -35,14 +41,14 @@ impl Direct {
             in_blocks,
             panels,
         };
-        made.fill(filters);
+        made.fill(filters, pool);
         made
     }
 
     /// Packs other filters of the same shape.
-    pub(super) fn fill(&mut self, filters: Filters<'_>) {
+    pub(super) fn fill(&mut self, filters: Filters<'_>, pool: Option<&Pool>) {
         let per_tap = self.in_blocks * LANES;
-        self.panels.fill(filters.outputs, |k, o| {
+        self.panels.fill(filters.outputs, pool, |k, o| {
             let (tap, c) = (k / per_tap, k % per_tap);
             if c < filters.inputs {
                 filters.at(o, c, tap)

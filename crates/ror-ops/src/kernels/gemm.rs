@@ -10,6 +10,8 @@
 use super::blocked::{Block, LANES, as_flat_mut, blocks};
 use super::memory::{Blocks, Memory};
 use super::simd::{Isa, Kernel, Simd};
+use super::threads::Pool;
+use std::ops::Range;
 
 /// How the rows of A lie in memory: `STEP` floats apart, each row in runs of consecutive `k`.
 ///
@@ -147,25 +149,48 @@ impl Panels {
         }
     }
 
-    /// All planes of panel `i` as `[planes][k][width]`, to be filled.
-    pub(super) fn panel_mut(&mut self, i: usize) -> &mut [f32] {
-        let (first, width) = self.columns(i);
-        let start = first * self.planes * self.k;
-        &mut as_flat_mut(&mut self.data)[start * LANES..][..self.planes * self.k * width]
+    /// Has `fill` write every panel, on the threads of a pool if there is one: it is given the panel's first channel,
+    /// its number of channels, and all its planes `[planes][k][width]`.
+    pub(super) fn for_each<F>(&mut self, pool: Option<&Pool>, fill: F)
+    where
+        F: Fn(usize, usize, &mut [f32]) + Sync,
+    {
+        if self.data.is_empty() {
+            return;
+        }
+        let (panel, column) = (self.panel, self.planes * self.k);
+        let unit = column * (panel / LANES);
+        let whole = self.data.len() / unit * unit;
+        let (full, rest) = self.data.split_at_mut(whole);
+        let work = |range: Range<usize>, share: &mut [Block]| {
+            for (i, data) in range.zip(share.chunks_exact_mut(unit)) {
+                fill(i * panel, panel, as_flat_mut(data));
+            }
+        };
+        match pool {
+            Some(pool) => pool.run_shares(full, unit, work),
+            None => work(0..whole / unit, full),
+        }
+        if !rest.is_empty() {
+            let width = rest.len() / column * LANES;
+            fill(whole / unit * panel, width, as_flat_mut(rest));
+        }
     }
 
-    /// Fills a single plane: row `k`, column `o` is `weight(k, o)`, for the first `k` rows and `o` columns.
-    pub(super) fn fill(&mut self, columns: usize, weight: impl Fn(usize, usize) -> f32) {
-        for i in 0..self.count() {
-            let (first, width) = self.columns(i);
-            let first = first * LANES;
+    /// Fills a single plane, on the threads of a pool if there is one: row `k`, column `o` is `weight(k, o)`, for the
+    /// first `k` rows and `o` columns.
+    pub(super) fn fill<F>(&mut self, columns: usize, pool: Option<&Pool>, weight: F)
+    where
+        F: Fn(usize, usize) -> f32 + Sync,
+    {
+        self.for_each(pool, |first, width, out| {
             let real = width.min(columns - first);
-            for (k, row) in self.panel_mut(i).chunks_exact_mut(width).enumerate() {
+            for (k, row) in out.chunks_exact_mut(width).enumerate() {
                 for (o, slot) in row[..real].iter_mut().enumerate() {
                     *slot = weight(k, first + o);
                 }
             }
-        }
+        });
     }
 
     /// Number of panels.

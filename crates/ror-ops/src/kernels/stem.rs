@@ -76,7 +76,7 @@ impl Stem {
             ..
         } = geometry;
         let mut panels = Panels::zeroed(isa, 1, kh * inputs * kw, outputs);
-        panels.fill(outputs, |k, o| {
+        panels.fill(outputs, None, |k, o| {
             let (y, c, x) = (k / kw / inputs, k / kw % inputs, k % kw);
             weight[((o * inputs + c) * kh + y) * kw + x]
         });

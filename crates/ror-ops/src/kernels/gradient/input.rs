@@ -231,7 +231,7 @@ impl Phase {
     fn fill(&mut self, filters: Filters<'_>) {
         let per_tap = blocks(filters.outputs) * LANES;
         let taps = &self.taps;
-        self.panels.fill(filters.inputs, |k, c| {
+        self.panels.fill(filters.inputs, None, |k, c| {
             let (tap, o) = (k / per_tap, k % per_tap);
             if o < filters.outputs {
                 filters.at(o, c, taps[tap].index)

@@ -22,6 +22,7 @@ use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
 use super::geometry::Filters;
 use super::simd::Isa;
+use super::threads::Pool;
 use filters::PackPanel;
 pub(super) use gradient::WinogradGradient;
 use tiles::{Claim, InputRow, OutputRow};
@@ -52,8 +53,8 @@ const CACHE: usize = 160 * 1024 / 64;
 const MOST_CLAIMED: usize = 64;
 
 impl<const M: usize, const T: usize> Winograd<M, T> {
-    /// Transforms and packs 3x3 filters.
-    pub(super) fn new(isa: Isa, filters: Filters<'_>) -> Self {
+    /// Transforms and packs 3x3 filters, on the threads of a pool if there is one.
+    pub(super) fn new(isa: Isa, filters: Filters<'_>, pool: Option<&Pool>) -> Self {
         let in_blocks = blocks(filters.inputs);
         let panels = Panels::zeroed(isa, T * T, in_blocks * LANES, filters.outputs);
         let mut made = Self {
@@ -61,19 +62,17 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             in_blocks,
             panels,
         };
-        made.fill(filters);
+        made.fill(filters, pool);
         made
     }
 
     /// Packs other filters of the same shape.
-    pub(super) fn fill(&mut self, filters: Filters<'_>) {
-        let k = self.in_blocks * LANES;
-        for i in 0..self.panels.count() {
-            let (block, width) = self.panels.columns(i);
-            let (first, out) = (block * LANES, self.panels.panel_mut(i));
+    pub(super) fn fill(&mut self, filters: Filters<'_>, pool: Option<&Pool>) {
+        let (isa, k) = (self.isa, self.in_blocks * LANES);
+        self.panels.for_each(pool, |first, width, out| {
             // SAFETY: the panel's slice has the length that its width calls for.
             unsafe {
-                self.isa.dispatch(PackPanel::<T> {
+                isa.dispatch(PackPanel::<T> {
                     filters,
                     first,
                     out,
@@ -81,7 +80,7 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                     k,
                 })
             };
-        }
+        });
     }
 
     pub(super) fn panels(&self) -> &Panels {
