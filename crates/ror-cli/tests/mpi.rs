@@ -194,6 +194,23 @@ fn ranks_evaluate_what_one_process_does() {
 }
 
 #[test]
+fn an_image_that_one_rank_cannot_read_ends_all_with_its_name() {
+    let shell = Shell::new();
+    shell.stripes("data", ["across", "down"]);
+    let broken = shell.path("data/train/down/3.png");
+    let bytes = fs::read(&broken).unwrap();
+    fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
+    for normalisation in ["", "--sync-batch-norm"] {
+        let more = format!("--epochs 2 --lazy --out run{normalisation} {normalisation}");
+        let output = run(&shell, "2", &args(SMALL, &more));
+        assert!(!output.status.success());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("down/3.png"), "{stderr}");
+        assert!(stderr.contains("has failed; it says why"), "{stderr}");
+    }
+}
+
+#[test]
 fn ranks_that_do_not_agree_say_so_and_end() {
     let shell = Shell::new();
     shell.stripes("data", ["across", "down"]);

@@ -8,26 +8,18 @@ use crate::ranks::{agree, together};
 impl Trainer {
     /// Makes sure that all ranks are at the same place of the same run.
     pub(super) fn agree(&self) -> Result<()> {
-        let settings = (&self.config.training, &self.config.description);
-        let settings = toml::to_string(&settings.0).and_then(|training| {
-            let description = toml::to_string(settings.1)?;
-            Ok(format!("{training}\n{description}"))
-        });
-        let settings = settings.map_err(|e| TrainError::Config(e.to_string()));
-        let settings = together(&*self.ranks, settings)?;
-        agree(
-            &*self.ranks,
-            "settings",
-            crc32c::crc32c(settings.as_bytes()),
-        )?;
-        agree(
-            &*self.ranks,
-            "images",
-            crc32c::crc32c(self.stamp.to_string().as_bytes()),
-        )?;
-        let place = self.progress.step.to_le_bytes();
-        agree(&*self.ranks, "place in the run", crc32c::crc32c(&place))?;
+        let config = &self.config;
+        self.agree_on("settings", toml::to_string(&config.training))?;
+        self.agree_on("network", toml::to_string(&config.description))?;
+        self.agree_on("images", Ok(self.stamp.to_string()))?;
+        self.agree_on("place in the run", Ok(self.progress.step.to_string()))?;
         self.agree_on_weights()
+    }
+
+    fn agree_on(&self, what: &str, text: Result<String, toml::ser::Error>) -> Result<()> {
+        let text = text.map_err(|e| TrainError::Config(e.to_string()));
+        let text = together(&*self.ranks, text)?;
+        agree(&*self.ranks, what, crc32c::crc32c(text.as_bytes()))
     }
 
     /// Makes sure that the weights are the same on all ranks.

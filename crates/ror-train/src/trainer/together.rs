@@ -3,6 +3,7 @@
 use super::{Agreed, Trainer};
 use crate::error::Result;
 use crate::metrics::argmax;
+use crate::ranks::together;
 use crate::{Batch, StepOutput, flat};
 use candle_core::Var;
 use ror_blocks::Noise;
@@ -32,13 +33,14 @@ impl Trainer {
             self.agreed.checkpoint = checkpoint;
             return Ok(figures(&batch, &output));
         }
+        // Others would wait for the sums of a rank that has no batch.
+        let batch = together(&*self.ranks, batch)?;
         let synchronised = self.config.training.sync_batch_norm;
         let (ranks, engine) = (&*self.ranks, &mut self.engine);
         let gradients = &mut self.gradients;
         let result = self
             .buckets
             .reduce(ranks, synchronised, gradients, |gradients, peers| {
-                let batch = batch?;
                 // Normalisations of their own cannot do with no images.
                 let output = if batch.is_empty() && !synchronised {
                     StepOutput {
