@@ -112,7 +112,7 @@ impl Trainer {
 
     /// As [`Trainer::new`], for one rank of several that share every batch and every validation. All must be
     /// given the same parameters, settings and data, and be driven alike; they end with the same weights.
-    /// [`TrainConfig::batch_size`] is that of all ranks together. Only rank 0 writes and hears of events.
+    /// [`TrainConfig::batch_size`] is that of all ranks together. Only rank 0 writes; all tell events.
     ///
     /// # Errors
     /// As [`Trainer::new`]; ranks that have been given something else.
