@@ -1,7 +1,8 @@
 //! Ranks that MPI has started.
 //!
 //! `mpirun` or a batch system starts as many processes as there are ranks and tells each that it is one; MPI
-//! carries what they add up. Large sums go on while the rank computes (`MPI_Iallreduce`, on a thread of their own), small ones wait.
+//! carries what they add up. Large sums go on while the rank computes (`MPI_Iallreduce`, on a thread of their own),
+//! small ones wait.
 
 mod carrier;
 
