@@ -7,7 +7,8 @@ use super::simd::Isa;
 /// A way to compute a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// F(4x4, 3x3): a quarter of the multiplications, weights four times as large.
+    /// F(4x4, 3x3): a quarter of the multiplications, weights four times as large. With stride 2, 9/16 of the
+    /// multiplications.
     Winograd4,
     /// F(2x2, 3x3): 4/9 of the multiplications, weights 16/9 times as large.
     Winograd2,
@@ -18,10 +19,10 @@ pub enum Algorithm {
 impl Algorithm {
     /// The ways in which a shape can be computed.
     pub fn applicable(geometry: &Geometry) -> &'static [Self] {
-        if geometry.is_winograd() {
-            &[Self::Winograd4, Self::Winograd2, Self::Direct]
-        } else {
-            &[Self::Direct]
+        match geometry.winograd_stride() {
+            Some(1) => &[Self::Winograd4, Self::Winograd2, Self::Direct],
+            Some(2) => &[Self::Winograd4, Self::Direct],
+            _ => &[Self::Direct],
         }
     }
 
@@ -49,22 +50,20 @@ impl Algorithm {
             blocks(geometry.inputs) as f64 * 16.0,
             blocks(geometry.outputs) as f64 * 16.0,
         );
+        let stride = geometry.stride.max(1);
+        let (h, w) = (h.div_ceil(stride), w.div_ceil(stride));
         let tiles = |m: usize| (h.div_ceil(m) * w.div_ceil(m) * images) as f64;
-        let (rows, planes, transforms) = match self {
-            Self::Winograd4 => (tiles(4), 36.0, 6.0),
-            Self::Winograd2 => (tiles(2), 16.0, 2.5),
+        let (rows, products, weights, transforms) = match self {
+            Self::Winograd4 if stride == 2 => (tiles(4), 81.0, 36.0, 12.0),
+            Self::Winograd4 => (tiles(4), 36.0, 36.0, 6.0),
+            Self::Winograd2 => (tiles(2), 16.0, 16.0, 2.5),
             Self::Direct => {
                 let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
-                let stride = geometry.stride.max(1);
-                (
-                    (h.div_ceil(stride) * w.div_ceil(stride) * images) as f64,
-                    taps,
-                    taps / 16.0,
-                )
+                (tiles(1), taps, taps, taps / 16.0)
             }
         };
-        let bytes = planes * i * o * 4.0;
+        let bytes = weights * i * o * 4.0;
         let per_cycle = if bytes < 4e6 { 12.0 } else { 8.0 };
-        (rows * planes * i * o / multiply_adds).max(bytes / per_cycle) + rows * (i + o) * transforms
+        (rows * products * i * o / multiply_adds).max(bytes / per_cycle) + rows * (i + o) * transforms
     }
 }

@@ -44,8 +44,22 @@ pub struct Conv2d {
 enum Method {
     Winograd4(Winograd<4, 6>),
     Winograd2(Winograd<2, 4>),
+    Strided4(Winograd<4, 9>),
     Direct(Direct),
 }
+
+/// One expression for every way by tiles, another for the direct one.
+macro_rules! by_method {
+    ($method:expr, $tiles:ident => $by_tiles:expr, $direct:ident => $directly:expr) => {
+        match $method {
+            Method::Winograd4($tiles) => $by_tiles,
+            Method::Winograd2($tiles) => $by_tiles,
+            Method::Strided4($tiles) => $by_tiles,
+            Method::Direct($direct) => $directly,
+        }
+    };
+}
+use by_method;
 
 impl Conv2d {
     /// Packs weights `[out][in][kh][kw]` and a bias per output channel.
@@ -98,6 +112,9 @@ impl Conv2d {
             transposed,
         };
         let method = match algorithm {
+            Algorithm::Winograd4 if geometry.stride == 2 => {
+                Method::Strided4(Winograd::new(isa, filters, pool))
+            }
             Algorithm::Winograd4 => Method::Winograd4(Winograd::new(isa, filters, pool)),
             Algorithm::Winograd2 => Method::Winograd2(Winograd::new(isa, filters, pool)),
             Algorithm::Direct => Method::Direct(Direct::new(isa, geometry, filters, pool)),
@@ -117,7 +134,7 @@ impl Conv2d {
     /// The algorithm it was packed for.
     pub fn algorithm(&self) -> Algorithm {
         match self.method {
-            Method::Winograd4(_) => Algorithm::Winograd4,
+            Method::Winograd4(_) | Method::Strided4(_) => Algorithm::Winograd4,
             Method::Winograd2(_) => Algorithm::Winograd2,
             Method::Direct(_) => Algorithm::Direct,
         }
@@ -135,11 +152,7 @@ impl Conv2d {
 
     /// Moves the packed weights into `memory`, which others may share.
     pub fn move_to(&mut self, memory: &mut Memory) {
-        match &mut self.method {
-            Method::Winograd4(m) => m.panels_mut().move_to(memory),
-            Method::Winograd2(m) => m.panels_mut().move_to(memory),
-            Method::Direct(m) => m.panels_mut().move_to(memory),
-        }
+        self.panels_mut().move_to(memory);
     }
 
     /// Blocks of scratch that a thread needs for up to `n` images of `h` rows and `w` columns.
@@ -151,11 +164,11 @@ impl Conv2d {
         input.block_len("convolution input")?;
         let out = self.geometry.output(input)?;
         out.block_len("convolution output")?;
-        Ok(match &self.method {
-            Method::Winograd4(m) => m.scratch(m.grid(h, w), n * m.grid(h, w).rows),
-            Method::Winograd2(m) => m.scratch(m.grid(h, w), n * m.grid(h, w).rows),
-            Method::Direct(m) => m.scratch(out.pixels()),
-        })
+        Ok(by_method!(
+            &self.method,
+            m => m.scratch(m.grid(h, w), n * m.grid(h, w).rows),
+            m => m.scratch(out.pixels())
+        ))
     }
 
     /// Convolves `n` images of `h` rows and `w` columns.
@@ -202,33 +215,31 @@ impl Conv2d {
     }
 
     fn panels(&self) -> &Panels {
-        match &self.method {
-            Method::Winograd4(m) => m.panels(),
-            Method::Winograd2(m) => m.panels(),
-            Method::Direct(m) => m.panels(),
-        }
+        by_method!(&self.method, m => m.panels(), m => m.panels())
+    }
+
+    fn panels_mut(&mut self) -> &mut Panels {
+        by_method!(&mut self.method, m => m.panels_mut(), m => m.panels_mut())
     }
 
     /// Pieces that an image can be split into.
     fn units(&self, input: Dims, out: Dims) -> usize {
-        match &self.method {
-            Method::Winograd4(m) => m.grid(input.h, input.w).rows,
-            Method::Winograd2(m) => m.grid(input.h, input.w).rows,
-            Method::Direct(m) => m.units(out.pixels()),
-        }
+        by_method!(
+            &self.method,
+            m => m.grid(input.h, input.w).rows,
+            m => m.units(out.pixels())
+        )
     }
 
     fn split(&self, input: Dims, out: Dims, threads: usize) -> Split {
         let (units, panels) = (self.units(input, out), self.panels().count());
         let bytes = self.weight_bytes();
         // Rows of the matrix product in a unit: tiles or pixels.
-        let rows = match &self.method {
-            Method::Winograd4(m) => m.grid(input.h, input.w).cols * 36,
-            Method::Winograd2(m) => m.grid(input.h, input.w).cols * 16,
-            Method::Direct(_) => {
-                out.pixels().div_ceil(units) * self.geometry.kernel.0 * self.geometry.kernel.1
-            }
-        };
+        let rows = by_method!(
+            &self.method,
+            m => m.grid(input.h, input.w).cols * m.products(),
+            _m => out.pixels().div_ceil(units) * self.geometry.kernel.0 * self.geometry.kernel.1
+        );
         let (i, o) = (
             blocks(self.geometry.inputs) * LANES,
             blocks(self.geometry.outputs) * LANES,
@@ -288,25 +299,11 @@ impl Conv2d {
         let x = x.as_ptr();
         // SAFETY: passes on the contract.
         unsafe {
-            match &self.method {
-                Method::Winograd4(m) => m.run(
-                    m.grid(input.h, input.w),
-                    x,
-                    epilogue,
-                    units,
-                    panels,
-                    scratch,
-                ),
-                Method::Winograd2(m) => m.run(
-                    m.grid(input.h, input.w),
-                    x,
-                    epilogue,
-                    units,
-                    panels,
-                    scratch,
-                ),
-                Method::Direct(m) => m.run(input, out, x, epilogue, units, panels, scratch),
-            }
+            by_method!(
+                &self.method,
+                m => m.run((input.h, input.w), x, epilogue, units, panels, scratch),
+                m => m.run(input, out, x, epilogue, units, panels, scratch)
+            )
         }
     }
 }

@@ -95,8 +95,10 @@ impl Geometry {
         })
     }
 
-    pub(super) fn is_winograd(&self) -> bool {
-        self.kernel == (3, 3) && self.stride == 1 && self.padding == 1
+    /// Whether it is one that tiles can compute, and of which stride.
+    pub(super) fn winograd_stride(&self) -> Option<usize> {
+        let fits = self.kernel == (3, 3) && self.padding == 1 && self.stride <= 2;
+        fits.then_some(self.stride)
     }
 }
 

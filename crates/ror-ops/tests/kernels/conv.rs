@@ -198,10 +198,12 @@ const CHANNELS: [usize; 7] = [1, 3, 15, 16, 17, 48, 100];
 #[test]
 fn three_by_three_matches_the_twin_on_awkward_sizes() {
     for isa in Isa::supported() {
-        for algorithm in [
-            Algorithm::Winograd4,
-            Algorithm::Winograd2,
-            Algorithm::Direct,
+        for (algorithm, stride) in [
+            (Algorithm::Winograd4, 1),
+            (Algorithm::Winograd4, 2),
+            (Algorithm::Winograd2, 1),
+            (Algorithm::Direct, 1),
+            (Algorithm::Direct, 2),
         ] {
             for (i, &h) in SIDES.iter().enumerate() {
                 for (j, &inputs) in CHANNELS.iter().enumerate() {
@@ -212,14 +214,14 @@ fn three_by_three_matches_the_twin_on_awkward_sizes() {
                     let e = check(
                         isa,
                         algorithm,
-                        geometry(inputs, outputs, 3, 1, 1),
+                        geometry(inputs, outputs, 3, stride, 1),
                         (n, h, w),
                         PLAIN,
                         0,
                     );
                     assert!(
                         e < tolerance(algorithm),
-                        "{isa:?} {algorithm:?} {inputs}->{outputs} {n}x{h}x{w}: {e:e}"
+                        "{isa:?} {algorithm:?} /{stride} {inputs}->{outputs} {n}x{h}x{w}: {e:e}"
                     );
                 }
             }
@@ -235,6 +237,8 @@ fn networks_own_shapes_match_the_twin() {
         (geometry(128, 128, 3, 1, 1), 8),
         (geometry(64, 128, 1, 2, 0), 16),
         (geometry(16, 128, 1, 4, 0), 32),
+        (geometry(32, 64, 3, 2, 1), 32),
+        (geometry(64, 128, 3, 2, 1), 16),
         (geometry(64, 96, 3, 2, 1), 14),
         (geometry(3, 64, 7, 2, 3), 33),
         (geometry(96, 256, 1, 1, 0), 7),
@@ -255,8 +259,16 @@ fn networks_own_shapes_match_the_twin() {
 #[test]
 fn one_call_split_over_any_number_of_threads_gives_the_same() {
     for threads in [1, 2, 3, 8] {
-        for (n, side, channels) in [(1, 8, 128), (1, 33, 17), (2, 7, 48), (5, 3, 16), (0, 5, 16)] {
-            let geometry = geometry(channels, channels, 3, 1, 1);
+        for (n, side, channels, stride) in [
+            (1, 8, 128, 1),
+            (1, 33, 17, 1),
+            (1, 33, 17, 2),
+            (2, 7, 48, 1),
+            (2, 16, 48, 2),
+            (5, 3, 16, 1),
+            (0, 5, 16, 2),
+        ] {
+            let geometry = geometry(channels, channels, 3, stride, 1);
             for &algorithm in Algorithm::applicable(&geometry) {
                 let e = check(
                     Isa::detect(),
@@ -268,7 +280,7 @@ fn one_call_split_over_any_number_of_threads_gives_the_same() {
                 );
                 assert!(
                     e < tolerance(algorithm),
-                    "{threads} threads, {algorithm:?}, {n}x{side}: {e:e}"
+                    "{threads} threads, {algorithm:?} /{stride}, {n}x{side}: {e:e}"
                 );
             }
         }
@@ -277,7 +289,12 @@ fn one_call_split_over_any_number_of_threads_gives_the_same() {
 
 #[test]
 fn a_convolution_does_not_depend_on_how_it_is_split() {
-    let geometry = geometry(40, 72, 3, 1, 1);
+    for stride in [1, 2] {
+        does_not_depend_on_how_it_is_split(geometry(40, 72, 3, stride, 1));
+    }
+}
+
+fn does_not_depend_on_how_it_is_split(geometry: Geometry) {
     let (n, h, w) = (3, 17, 13);
     let dims = Dims::new(n, 40, h, w);
     let x = blocked(dims, &values(dims.plain_len("x").unwrap(), 1));
@@ -370,10 +387,11 @@ proptest! {
         extras in extras(),
         threads in 0usize..4,
         isa in proptest::sample::select(Isa::supported()),
-        algorithm in 0usize..3,
+        stride in 1usize..3,
+        algorithm in any::<proptest::sample::Selector>(),
     ) {
-        let geometry = geometry(inputs, outputs, 3, 1, 1);
-        let algorithm = Algorithm::applicable(&geometry)[algorithm];
+        let geometry = geometry(inputs, outputs, 3, stride, 1);
+        let algorithm = *algorithm.select(Algorithm::applicable(&geometry));
         let extras = Extras { pool: extras.pool && algorithm != Algorithm::Direct, ..extras };
         let e = check(isa, algorithm, geometry, size, extras, threads);
         prop_assert!(e < tolerance(algorithm), "{e:e}");

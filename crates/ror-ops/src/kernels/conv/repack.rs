@@ -1,6 +1,6 @@
 //! Packing other weights into a convolution that exists, as every training step does.
 
-use super::{Conv2d, Filters, Method};
+use super::{Conv2d, Filters, Method, by_method};
 use crate::kernels::blocked::LANES;
 use crate::kernels::error::{Result, check_len};
 use crate::kernels::threads::Pool;
@@ -64,11 +64,11 @@ impl Conv2d {
             taps,
             transposed,
         };
-        match &mut self.method {
-            Method::Winograd4(m) => m.fill(filters, pool),
-            Method::Winograd2(m) => m.fill(filters, pool),
-            Method::Direct(m) => m.fill(filters, pool),
-        }
+        by_method!(
+            &mut self.method,
+            m => m.fill(filters, pool),
+            m => m.fill(filters, pool)
+        );
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::transform;
 pub(super) struct PackPanel<'a, const T: usize> {
     pub filters: Filters<'a>,
     pub first: usize,
-    /// `[T * T][k][width]`, zeros where there is no filter.
+    /// `[distinct planes][k][width]`, zeros where there is no filter.
     pub out: &'a mut [f32],
     pub width: usize,
     pub k: usize,
@@ -38,9 +38,11 @@ impl<const T: usize> Kernel for PackPanel<'_, T> {
                             half[x] = v;
                         }
                     }
-                    for (i, half) in half.into_iter().enumerate() {
-                        for (j, v) in transform::filter::<S, T>(half).into_iter().enumerate() {
-                            let at = ((i * T + j) * self.k + c) * self.width + lane;
+                    let rows = transform::distinct(T);
+                    for (i, half) in half.into_iter().take(rows).enumerate() {
+                        let row = transform::filter::<S, T>(half);
+                        for (j, v) in row.into_iter().take(rows).enumerate() {
+                            let at = ((i * rows + j) * self.k + c) * self.width + lane;
                             debug_assert!(at + S::LANES <= self.out.len());
                             S::store(self.out.as_mut_ptr().add(at), v);
                         }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::super::blocked::LANES;
 use super::super::epilogue::{ANY, Epilogue, PLAIN, RESIDUAL};
 use super::super::simd::{Kernel, Simd};
-use super::transform;
+use super::stride;
+use super::transform::{self, STRIDED};
 
 /// Transforms one row of tiles of one block of channels.
 pub(super) struct InputRow<const M: usize, const T: usize> {
@@ -39,7 +40,7 @@ impl Kernel for Claim<'_> {
 }
 
 /// A row of the padding, as long as a tile.
-static ZEROS: [f32; 6 * LANES] = [0.0; 6 * LANES];
+static ZEROS: [f32; STRIDED * LANES] = [0.0; STRIDED * LANES];
 
 impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
     type Output = ();
@@ -47,7 +48,8 @@ impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
     unsafe fn run<S: Simd>(self) {
         for tile in 0..self.tiles {
             // Each tile starts one row above and one column left of its outputs, in the padding.
-            let (y, x) = (self.tile_row * M, tile * M);
+            let step = M * stride(M, T);
+            let (y, x) = (self.tile_row * step, tile * step);
             let mut rows = [ZEROS.as_ptr(); T];
             for (i, row) in rows.iter_mut().enumerate() {
                 if (1..=self.h).contains(&(y + i)) {
@@ -89,6 +91,9 @@ impl<const M: usize, const T: usize> InputRow<M, T> {
     ) {
         // SAFETY: reads the tile's pixels that lie in the image, or zeros; writes its planes.
         unsafe {
+            if T == STRIDED {
+                return self.strided::<S, FULL>(rows, lane, columns, out);
+            }
             let mut middle = [[S::splat(0.0); T]; M];
             for j in 0..T {
                 if FULL || columns.contains(&j) {
@@ -122,6 +127,37 @@ impl<const M: usize, const T: usize> InputRow<M, T> {
         }
     }
 
+    /// [`Self::tile`] of stride 2, whose `B^T d` is too much for the registers.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn strided<S: Simd, const FULL: bool>(
+        &self,
+        rows: &[*const f32; T],
+        lane: usize,
+        columns: &Range<usize>,
+        out: *mut f32,
+    ) {
+        // SAFETY: as in `tile`.
+        unsafe {
+            let mut half = [[S::splat(0.0); T]; T];
+            for j in 0..T {
+                if FULL || columns.contains(&j) {
+                    let mut d = [S::splat(0.0); T];
+                    for i in 0..T {
+                        d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
+                    }
+                    let d = transform::input::<S, T>(d);
+                    for i in 0..T {
+                        half[i][j] = d[i];
+                    }
+                }
+            }
+            for i in 0..T {
+                self.store::<S>(half[i], out.add(i * T * self.plane));
+            }
+        }
+    }
+
     /// Transforms a row of `B^T d` and stores it in its planes.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
@@ -147,6 +183,7 @@ pub(super) struct OutputRow<'a, const M: usize, const T: usize> {
     pub image: usize,
     pub block: usize,
     pub tile_row: usize,
+    /// Rows and columns of the output.
     pub h: usize,
     pub w: usize,
 }

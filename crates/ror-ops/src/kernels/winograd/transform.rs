@@ -5,7 +5,16 @@
 
 use super::super::simd::Simd;
 
-/// `B^T d`: `T` inputs of a tile that yields `T - 2` outputs.
+/// The `T` of stride 2, with four outputs to a tile. Each of its steps is two of stride 1: the outer taps see the odd
+/// pixels (counted from the padding's), of which a tile has five, by F(4, 2), the middle tap the four even ones.
+pub(super) const STRIDED: usize = 9;
+
+/// Values that the taps of a filter become: the middle tap of stride 2 is the same for all four pixels.
+pub(super) const fn distinct(t: usize) -> usize {
+    if t == STRIDED { 6 } else { t }
+}
+
+/// `B^T d`: the `T` inputs of a tile, transformed.
 ///
 /// As many additions as multiply-adds, which some processors have different units for.
 #[inline(always)]
@@ -13,7 +22,12 @@ pub(super) unsafe fn input<S: Simd, const T: usize>(d: [S::V; T]) -> [S::V; T] {
     let mut out = d;
     // SAFETY: the caller's processor has `S`.
     unsafe {
-        if T == 4 {
+        if T == STRIDED {
+            let odd = input_odd::<S>([d[0], d[2], d[4], d[6], d[8]]);
+            let even = [d[1], d[3], d[5], d[7]];
+            out[..5].copy_from_slice(&odd);
+            out[5..].copy_from_slice(&even);
+        } else if T == 4 {
             [out[1], out[2]] = input_middle::<S, 2>([d[1], d[2]]);
             [out[0], out[3]] = input_ends::<S, T>(d);
         } else {
@@ -26,7 +40,24 @@ pub(super) unsafe fn input<S: Simd, const T: usize>(d: [S::V; T]) -> [S::V; T] {
     out
 }
 
-/// The first and the last of [`input`]'s values.
+/// [`input`] of stride 2, the half that the filter's outer taps see: F(4, 2) with points 0, 1, -1, 2 and infinity.
+#[inline(always)]
+unsafe fn input_odd<S: Simd>(d: [S::V; 5]) -> [S::V; 5] {
+    // SAFETY: the caller's processor has `S`.
+    unsafe {
+        let (two, minus2, minus3) = (S::splat(2.0), S::splat(-2.0), S::splat(-3.0));
+        let diff = S::sub(d[3], d[1]);
+        [
+            S::mul_add(two, S::sub(d[0], d[2]), diff),
+            S::sub(S::sub(diff, d[1]), d[2]),
+            S::mul_add(two, d[1], S::mul_add(minus3, d[2], d[3])),
+            diff,
+            S::mul_add(minus2, diff, S::sub(d[4], d[2])),
+        ]
+    }
+}
+
+/// The first and the last of [`input`]'s values, where the stride is 1.
 #[inline(always)]
 pub(super) unsafe fn input_ends<S: Simd, const T: usize>(d: [S::V; T]) -> [S::V; 2] {
     // SAFETY: the caller's processor has `S`.
@@ -68,14 +99,19 @@ pub(super) unsafe fn input_middle<S: Simd, const M: usize>(d: [S::V; M]) -> [S::
     out
 }
 
-/// `A^T m`: `T` products to `M = T - 2` outputs.
+/// `A^T m`: `T` products to `M` outputs.
 #[inline(always)]
 pub(super) unsafe fn output<S: Simd, const M: usize, const T: usize>(m: [S::V; T]) -> [S::V; M] {
     // SAFETY: the caller's processor has `S`.
     unsafe {
         let mut out = [m[0]; M];
         let (sum, diff) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
-        if M == 2 {
+        if T == STRIDED {
+            out[0] = S::add(S::add(m[0], m[3]), S::add(sum, m[5]));
+            out[1] = S::mul_add(S::splat(2.0), m[3], S::add(diff, m[6]));
+            out[2] = S::mul_add(S::splat(4.0), m[3], S::add(sum, m[7]));
+            out[3] = S::mul_add(S::splat(8.0), m[3], S::add(S::add(diff, m[4]), m[8]));
+        } else if M == 2 {
             out[0] = S::add(m[0], sum);
             out[1] = S::add(diff, m[3]);
         } else {
@@ -89,7 +125,7 @@ pub(super) unsafe fn output<S: Simd, const M: usize, const T: usize>(m: [S::V; T
     }
 }
 
-/// `G g`: three taps of a filter to `T` values.
+/// `G g`: three taps of a filter to [`distinct`] values and, up to `T`, the last of them again.
 #[inline(always)]
 pub(super) unsafe fn filter<S: Simd, const T: usize>(g: [S::V; 3]) -> [S::V; T] {
     let [a, b, c] = g;
@@ -99,7 +135,14 @@ pub(super) unsafe fn filter<S: Simd, const T: usize>(g: [S::V; 3]) -> [S::V; T] 
         let zero = S::splat(0.0);
         let times = |x: f32, v| S::mul_add(S::splat(x), v, zero);
         let ends = S::add(a, c);
-        if T == 4 {
+        if T == STRIDED {
+            out = [b; T];
+            out[0] = times(0.5, a);
+            out[1] = times(-0.5, ends);
+            out[2] = times(-1.0 / 6.0, S::sub(a, c));
+            out[3] = times(1.0 / 6.0, S::mul_add(S::splat(2.0), c, a));
+            out[4] = c;
+        } else if T == 4 {
             out[0] = a;
             out[1] = times(0.5, S::add(ends, b));
             out[2] = times(0.5, S::sub(ends, b));
