@@ -64,6 +64,7 @@ impl Algorithm {
         };
         let bytes = weights * i * o * 4.0;
         let per_cycle = if bytes < 4e6 { 12.0 } else { 8.0 };
-        (rows * products * i * o / multiply_adds).max(bytes / per_cycle) + rows * (i + o) * transforms
+        (rows * products * i * o / multiply_adds).max(bytes / per_cycle)
+            + rows * (i + o) * transforms
     }
 }

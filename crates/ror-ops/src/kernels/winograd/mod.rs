@@ -46,7 +46,10 @@ const fn stride(m: usize, t: usize) -> usize {
 const fn weights_of(plane: usize, t: usize) -> usize {
     let last = distinct(t) - 1;
     let (i, j) = (plane / t, plane % t);
-    let (i, j) = (if i < last { i } else { last }, if j < last { j } else { last });
+    let (i, j) = (
+        if i < last { i } else { last },
+        if j < last { j } else { last },
+    );
     i * (last + 1) + j
 }
 
@@ -127,7 +130,9 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// within the cache.
     fn most_rows(&self, grid: Grid) -> usize {
         let per_tile = T * T * (self.in_blocks + self.isa.panel() / LANES);
-        let tiles = (CACHE / per_tile).clamp(24, 128);
+        // More planes take more of the cache, but their weights are used more than once.
+        let least = if stride(M, T) == 2 { 16 } else { 24 };
+        let tiles = (CACHE / per_tile).clamp(least, 128);
         (tiles / grid.cols).max(1)
     }
 

@@ -192,14 +192,12 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // A copy, which no store through a pointer can change: its fields stay in registers.
-        let epilogue = *self.epilogue;
         // SAFETY: passes on the contract.
         unsafe {
-            match epilogue.shape() {
-                PLAIN => self.row::<S, PLAIN>(&epilogue),
-                RESIDUAL => self.row::<S, RESIDUAL>(&epilogue),
-                _ => self.row::<S, ANY>(&epilogue),
+            match self.epilogue.shape() {
+                PLAIN => self.row::<S, PLAIN>(),
+                RESIDUAL => self.row::<S, RESIDUAL>(),
+                _ => self.row::<S, ANY>(),
             }
         }
     }
@@ -207,7 +205,9 @@ impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
 
 impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
     #[inline(always)]
-    unsafe fn row<S: Simd, const SHAPE: u8>(&self, epilogue: &Epilogue) {
+    unsafe fn row<S: Simd, const SHAPE: u8>(&self) {
+        // A copy, which no store through a pointer can change: its fields stay in registers.
+        let epilogue = &{ *self.epilogue };
         let y = self.tile_row * M;
         let rows = (self.h - y).min(M);
         for tile in 0..self.tiles {
@@ -258,7 +258,9 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
                     half[i][j] = column[i];
                 }
             }
-            for i in (0..M).step_by(2) {
+            // Not `step_by`, which would not be unrolled and `half` not stay in registers.
+            for i in 0..M / 2 {
+                let i = 2 * i;
                 if FULL || i < rows {
                     let pair = [
                         transform::output::<S, M, T>(half[i]),
