@@ -186,8 +186,8 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
     /// Convolves `rows` of tiles (counted through all images) into the output channels of `panels`.
     ///
     /// # Safety
-    /// `x` holds the images of `h` x `w` pixels that `rows` lie in, `epilogue` fits the output, `scratch` has [`Self::scratch`]
-    /// blocks, and no other thread writes these rows of these panels.
+    /// `x` holds the images of `h` x `w` pixels that `rows` lie in, `epilogue` fits the output, `scratch` has
+    /// [`Self::scratch`] blocks, and no other thread writes these rows of these panels.
     pub(super) unsafe fn run(
         &self,
         (h, w): (usize, usize),
