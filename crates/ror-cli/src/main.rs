@@ -5,6 +5,7 @@
 mod commands;
 mod confusion;
 mod data;
+mod device;
 mod measure;
 mod model;
 mod normalise;

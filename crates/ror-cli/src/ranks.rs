@@ -71,6 +71,16 @@ pub(crate) fn on_this_machine() -> usize {
         .max(1)
 }
 
+/// The number of this rank among those on this machine.
+pub(crate) fn on_this_machine_number() -> usize {
+    let names = [
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "MPI_LOCALRANKID",
+        "SLURM_LOCALID",
+    ];
+    names.iter().find_map(|name| number(name)).unwrap_or(0)
+}
+
 fn number(variable: &str) -> Option<usize> {
     env::var(variable).ok()?.parse().ok()
 }

@@ -1,5 +1,6 @@
 //! Weights made ready to run on batches of images.
 
+use crate::device::DeviceArg;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -11,9 +12,13 @@ use ror_weights::Weights;
 /// How networks are run.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct EngineOptions {
-    /// How to run the model: compiled for this processor, or operation by operation on candle
-    #[arg(long, value_enum, default_value_t = EngineKind::Compiled, value_name = "ENGINE")]
-    engine: EngineKind,
+    /// How to run the model: compiled for this processor, or operation by operation on candle, as on other devices
+    /// [default: compiled]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
+    /// Where to run it: cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceArg::Cpu, value_name = "DEVICE")]
+    device: DeviceArg,
     /// Threads of the compiled model [default: one per processor]
     #[arg(long, value_name = "T", value_parser = crate::model::positive)]
     threads: Option<usize>,
@@ -22,7 +27,8 @@ pub(crate) struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            engine: EngineKind::Compiled,
+            engine: None,
+            device: DeviceArg::Cpu,
             threads: None,
         }
     }
@@ -63,7 +69,7 @@ pub(crate) struct Runner {
 
 enum Backend {
     Compiled(Box<Engine>),
-    Candle(Model),
+    Candle(Box<Model>, Device),
 }
 
 /// The engine of a network with these weights.
@@ -82,12 +88,19 @@ impl Runner {
     ) -> Result<Self> {
         let network = weights.network()?;
         let (description, metadata) = (weights.description.clone(), weights.metadata.clone());
-        let compiled = options.engine == EngineKind::Compiled;
+        let (engine, device) = (options.engine, options.device);
         let options = compile_options(options.threads, batch_size);
-        let backend = if compiled {
-            Backend::Compiled(Box::new(compile(&network, &weights, &options)?))
-        } else {
-            Backend::Candle(weights.model(DType::F32, &Device::Cpu)?)
+        let backend = match engine {
+            Some(EngineKind::Compiled) if !device.is_cpu() => {
+                bail!("--engine compiled runs on the processor, not on {device}")
+            }
+            Some(EngineKind::Compiled) | None if device.is_cpu() => {
+                Backend::Compiled(Box::new(compile(&network, &weights, &options)?))
+            }
+            _ => {
+                let device = device.open()?;
+                Backend::Candle(Box::new(weights.model(DType::F32, &device)?), device)
+            }
         };
         let known = match &metadata.normalisation {
             Some(n) => {
@@ -144,9 +157,9 @@ impl Runner {
             Backend::Compiled(engine) => {
                 **engine = compile(&network, &self.weights, &self.options)?;
             }
-            Backend::Candle(model) => {
-                let tensors = self.weights.var_builder(DType::F32, &Device::Cpu);
-                *model = Model::new(&network, tensors)?;
+            Backend::Candle(model, device) => {
+                let tensors = self.weights.var_builder(DType::F32, device);
+                **model = Model::new(&network, tensors)?;
             }
         }
         self.network = network;
@@ -178,9 +191,9 @@ impl Runner {
         (h, w): (usize, usize),
     ) -> Result<Vec<f32>> {
         match &mut self.backend {
-            Backend::Candle(model) => {
+            Backend::Candle(model, device) => {
                 let shape = (n, self.description.channels, h, w);
-                let x = Tensor::from_slice(images, shape, &Device::Cpu)?;
+                let x = Tensor::from_slice(images, shape, device)?;
                 Ok(model.forward(&x)?.flatten_all()?.to_vec1()?)
             }
             Backend::Compiled(engine) => {

@@ -41,6 +41,21 @@ impl Parameters {
         Self::collect(network, |spec| vb.get(spec.shape.as_slice(), &spec.name))
     }
 
+    /// Variables with the same values on another device, each of the type that `dtype` gives to its role.
+    ///
+    /// # Errors
+    /// A device that cannot hold them.
+    pub fn copied(&self, device: &Device, dtype: impl Fn(TensorRole) -> DType) -> Result<Self> {
+        let mut parameters = BTreeMap::new();
+        for (name, role, var) in self.iter() {
+            let values = var.as_detached_tensor().to_device(device)?;
+            let values = values.to_dtype(dtype(role))?.copy()?;
+            let var = Var::from_tensor(&values)?;
+            parameters.insert(name.to_owned(), Parameter { var, role });
+        }
+        Ok(Self(Arc::new(parameters)))
+    }
+
     fn collect(
         network: &Network,
         mut tensor: impl FnMut(&TensorSpec) -> Result<Tensor>,

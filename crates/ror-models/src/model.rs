@@ -119,7 +119,7 @@ impl Model {
     /// Features of the wrong width.
     pub fn classify(&self, features: &Tensor) -> Result<Tensor> {
         match &self.dense {
-            Some(dense) => dense.forward(features),
+            Some(dense) => dense.forward(&features.to_dtype(dense.weight().dtype())?),
             None => Ok(features.clone()),
         }
     }

@@ -117,8 +117,8 @@ fn per_channel(t: &Tensor) -> Result<Tensor> {
 
 /// Normalises by given statistics (evaluation): `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.
 ///
-/// # Shapes
-/// `x` and the result `(N, C, H, W)`; the others `(C)`.
+/// # Shapes and types
+/// `x` and the result `(N, C, H, W)`; the others `(C)`. Where `x` has fewer bits than they, it is computed in their type.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -132,14 +132,17 @@ pub fn batch_norm(
 ) -> Result<Tensor> {
     let scale = gamma.div(&(variance + epsilon)?.sqrt()?)?;
     let shift = beta.sub(&mean.mul(&scale)?)?;
-    x.broadcast_mul(&per_channel(&scale)?)?
-        .broadcast_add(&per_channel(&shift)?)
+    x.to_dtype(gamma.dtype())?
+        .broadcast_mul(&per_channel(&scale)?)?
+        .broadcast_add(&per_channel(&shift)?)?
+        .to_dtype(x.dtype())
 }
 
 /// Normalises by the batch's own statistics (training), and returns them.
 ///
-/// # Shapes
-/// `x` and the result `(N, C, H, W)`; `gamma` and `beta` `(C)`.
+/// # Shapes and types
+/// `x` and the result `(N, C, H, W)`; `gamma`, `beta` and the statistics `(C)`. Where `x` has fewer bits than `gamma`
+/// and `beta`, it is computed in their type.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -150,8 +153,13 @@ pub fn batch_norm_train(
     epsilon: f64,
 ) -> Result<(Tensor, BatchStatistics)> {
     let (n, c, h, w) = x.dims4()?;
+    #[cfg(feature = "cudnn")]
+    if crate::cudnn::takes(x) && n * h * w >= 2 {
+        return crate::cudnn::batch_norm_train(x, gamma, beta, epsilon);
+    }
     // Channels first, so that reductions run over a contiguous last dimension.
-    let rows = x.transpose(0, 1)?.reshape((c, n * h * w))?;
+    let rows = x.to_dtype(gamma.dtype())?.transpose(0, 1)?;
+    let rows = rows.reshape((c, n * h * w))?;
     let mean = rows.mean_keepdim(D::Minus1)?;
     let centred = rows.broadcast_sub(&mean)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
@@ -163,7 +171,8 @@ pub fn batch_norm_train(
         .broadcast_add(&beta.reshape((c, 1))?)?
         .reshape((c, n, h, w))?
         .transpose(0, 1)?
-        .contiguous()?;
+        .contiguous()?
+        .to_dtype(x.dtype())?;
     let statistics = BatchStatistics {
         mean: mean.flatten_all()?.detach(),
         variance: variance.flatten_all()?.detach(),

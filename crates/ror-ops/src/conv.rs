@@ -26,9 +26,18 @@ pub fn conv2d(
     if fast(x) && fast(weight) && bias.is_none_or(fast) {
         return conv_op::conv2d(x, weight, bias, stride, padding);
     }
-    let y = x.conv2d(weight, padding, stride, 1, 1)?;
+    let y = on_device(x, weight, stride, padding)?;
     match bias {
         Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
         None => Ok(y),
     }
+}
+
+/// Where this crate has no kernels of its own: by cuDNN, or by candle.
+fn on_device(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if crate::cudnn::takes(x) {
+        return crate::cudnn::conv2d(x, weight, stride, padding);
+    }
+    x.conv2d(weight, padding, stride, 1, 1)
 }

@@ -7,8 +7,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 /// candle's own rectifier lets the gradient through at zero, PyTorch's and TensorFlow's do not.
 ///
 /// # Errors
-/// On the CPU, a type other than f32 or f64.
+/// On the CPU, a type other than f32, f64, f16 or bf16.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if crate::cudnn::takes(x) {
+        return crate::cudnn::relu(x);
+    }
     if x.device().is_cpu() {
         x.contiguous()?.apply_op1(Relu)
     } else {
@@ -37,7 +41,9 @@ impl CustomOp1 for Relu {
         let y = match storage {
             CpuStorage::F32(x) => CpuStorage::F32(rectify(&x[from..to])),
             CpuStorage::F64(x) => CpuStorage::F64(rectify(&x[from..to])),
-            _ => candle_core::bail!("ror-relu: expected f32 or f64"),
+            CpuStorage::F16(x) => CpuStorage::F16(rectify(&x[from..to])),
+            CpuStorage::BF16(x) => CpuStorage::BF16(rectify(&x[from..to])),
+            _ => candle_core::bail!("ror-relu: expected floating-point numbers"),
         };
         Ok((y, layout.shape().clone()))
     }

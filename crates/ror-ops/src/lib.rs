@@ -7,6 +7,8 @@
 mod batch_norm;
 mod conv;
 mod conv_op;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod elementwise;
 pub mod kernels;
 mod pool;

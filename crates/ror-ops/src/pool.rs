@@ -1,13 +1,17 @@
 //! Pooling.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 
-/// The mean over rows and columns: `(N, C, H, W)` to `(N, C)`.
+/// The mean over rows and columns: `(N, C, H, W)` to `(N, C)`, of 16-bit values in float32.
 ///
 /// # Errors
 /// An input that is not four-dimensional.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
-    x.flatten_from(2)?.mean(D::Minus1)
+    let x = x.flatten_from(2)?;
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(D::Minus1),
+        _ => x.mean(D::Minus1),
+    }
 }
 
 /// The largest value of each window; positions outside the image never win.
@@ -128,7 +132,9 @@ impl CustomOp1 for MaxPool {
         let y = match storage {
             CpuStorage::F32(x) => CpuStorage::F32(self.0.forward(&x[r], n * c)),
             CpuStorage::F64(x) => CpuStorage::F64(self.0.forward(&x[r], n * c)),
-            _ => candle_core::bail!("max_pool2d: expected f32 or f64"),
+            CpuStorage::F16(x) => CpuStorage::F16(self.0.forward(&x[r], n * c)),
+            CpuStorage::BF16(x) => CpuStorage::BF16(self.0.forward(&x[r], n * c)),
+            _ => candle_core::bail!("max_pool2d: expected floating-point numbers"),
         };
         Ok((y, Shape::from((n, c, self.0.output.0, self.0.output.1))))
     }
@@ -161,7 +167,13 @@ impl CustomOp2 for MaxPoolGrad {
             (CpuStorage::F64(x), CpuStorage::F64(g)) => {
                 CpuStorage::F64(self.0.backward(&x[rx], &g[rg]))
             }
-            _ => candle_core::bail!("max_pool2d: expected f32 or f64, the same for both"),
+            (CpuStorage::F16(x), CpuStorage::F16(g)) => {
+                CpuStorage::F16(self.0.backward(&x[rx], &g[rg]))
+            }
+            (CpuStorage::BF16(x), CpuStorage::BF16(g)) => {
+                CpuStorage::BF16(self.0.backward(&x[rx], &g[rg]))
+            }
+            _ => candle_core::bail!("max_pool2d: expected floating-point numbers of one type"),
         };
         Ok((dx, x_layout.shape().clone()))
     }

@@ -2,7 +2,8 @@
 //!
 //! A [`Trainer`] runs epochs of a [`TrainConfig`] over [`TrainingData`], tells [`Event`]s, and keeps
 //! a folder from which it goes on to the bit. Its parts stand alone: a [`Loader`] prepares
-//! augmented batches ahead, an [`Engine`] computes gradients ([`TapeEngine`] by candle's tape), an
+//! augmented batches ahead, an [`Engine`] computes gradients ([`KernelEngine`] on the processor,
+//! [`DeviceEngine`] on a GPU, [`TapeEngine`] wherever candle computes), an
 //! [`Optimizer`] applies them at the rate of a [`Schedule`], an [`Ema`] averages the weights. Several
 //! processes share a run as [`Ranks`], over MPI with the feature `mpi`.
 
@@ -12,6 +13,7 @@ mod batch;
 pub mod chart;
 mod checkpoint;
 mod config;
+mod device;
 mod ema;
 mod engine;
 mod error;
@@ -37,6 +39,7 @@ mod validate;
 
 pub use batch::Batch;
 pub use config::{Recipe, TrainConfig};
+pub use device::{DeviceEngine, Precision};
 pub use ema::Ema;
 pub use engine::{Engine, Peers, StepOutput};
 pub use error::{Result, TrainError};

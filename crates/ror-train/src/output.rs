@@ -4,7 +4,7 @@ use crate::checkpoint;
 use crate::error::{At, Result, TrainError, damaged};
 use crate::log::{CsvLog, EventLog, curves};
 use crate::progress::Progress;
-use crate::{EpochReport, StepReport, TrainConfig};
+use crate::{EpochReport, Precision, StepReport, TrainConfig};
 use atomicwrites::{AllowOverwrite, AtomicFile};
 use ror_models::Description;
 use ror_weights::{Weights, save_safetensors};
@@ -60,6 +60,12 @@ pub struct Source {
     /// The number of threads that computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// The device that computed, if not the processor: `cuda`, `cuda:1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What it computed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
 }
 
 impl RunConfig {

@@ -2,23 +2,22 @@
 
 use crate::engine::Peers;
 use crate::{Batch, Engine, Gradients, StepOutput};
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{D, DType, Device, Result, Tensor};
 use ror_blocks::{Mode, Noise};
-use ror_models::{Model, Network, Parameters};
+use ror_models::{Model, Network, Parameters, TensorRole};
 use std::thread;
 
 /// The tape is walked and dropped by recursion, which a very deep network takes further than a
 /// thread's usual stack. Pages that are not touched cost nothing.
-const STACK: usize = 256 << 20;
+pub(crate) const STACK: usize = 256 << 20;
 
 /// Works for every network and device, at the speed of candle's operations.
 #[derive(Debug, Clone)]
 pub struct TapeEngine {
-    model: Model,
-    parameters: Parameters,
+    tape: Tape,
     /// Trainable tensors, the last of the network first.
     backwards: Vec<String>,
-    device: Device,
 }
 
 impl TapeEngine {
@@ -27,20 +26,9 @@ impl TapeEngine {
     /// # Errors
     /// Variables of another network.
     pub fn new(network: &Network, parameters: &Parameters) -> Result<Self> {
-        let device = match parameters.iter().next() {
-            Some((_, _, var)) => var.device().clone(),
-            None => Device::Cpu,
-        };
-        let tensors = network.tensors().into_iter().rev();
-        let backwards = tensors
-            .filter(|spec| spec.role.is_trainable())
-            .map(|spec| spec.name)
-            .collect();
         Ok(Self {
-            model: parameters.model(network)?,
-            parameters: parameters.clone(),
-            backwards,
-            device,
+            tape: Tape::new(network, parameters)?,
+            backwards: backwards(network),
         })
     }
 
@@ -50,29 +38,18 @@ impl TapeEngine {
         noise: &Noise,
         gradients: &mut Gradients,
     ) -> Result<StepOutput> {
-        let images = Tensor::from_slice(&batch.images, &batch.shape, &self.device)?;
-        let targets =
-            Tensor::from_slice(&batch.targets, (batch.len(), batch.classes()), &self.device)?;
-        let logits = self.model.forward_in(&images, Mode::Train(noise))?;
-        let mut loss = cross_entropy(&logits, &targets)?;
-        if batch.len() != batch.whole {
-            loss = loss.affine(batch.len() as f64 / batch.whole as f64, 0.0)?;
-        }
-        let tape = loss.backward()?;
-        for (name, _, var) in self.parameters.trainable() {
+        let step = self.tape.differentiate(batch, noise)?;
+        for (name, _, var) in self.tape.parameters.trainable() {
             let Some(to) = gradients.get_mut(name) else {
                 candle_core::bail!("no place for the gradient of `{name}`")
             };
             // Blocks that stochastic depth dropped have no gradient.
-            match tape.get(var) {
+            match step.gradients.get(var) {
                 Some(gradient) => to.copy_from_slice(&flat(gradient)?),
                 None => to.fill(0.0),
             }
         }
-        Ok(StepOutput {
-            loss: f64::from(loss.to_scalar::<f32>()?),
-            logits: flat(&logits)?,
-        })
+        step.output()
     }
 }
 
@@ -84,11 +61,7 @@ impl Engine for TapeEngine {
         gradients: &mut Gradients,
         peers: &mut dyn Peers,
     ) -> Result<StepOutput> {
-        if peers.synchronised() {
-            candle_core::bail!(
-                "batch normalisation is synchronised only in float32 on the processor, without the tape"
-            )
-        }
+        refuse_synchronised(peers)?;
         let output = thread::scope(|scope| {
             let work = || self.differentiate(batch, noise, gradients);
             let thread = thread::Builder::new()
@@ -100,18 +73,107 @@ impl Engine for TapeEngine {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })?;
-        for name in &self.backwards {
-            if let Some(index) = gradients.layout().index(name) {
-                peers.ready(index, gradients.at_mut(index));
-            }
-        }
+        tell(&self.backwards, gradients, peers);
         Ok(output)
     }
 
     fn logits(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
-        let images = Tensor::from_slice(images, &shape, &self.device)?;
-        flat(&self.model.forward(&images)?)
+        flat(&self.tape.logits(images, shape)?)
     }
+}
+
+/// A network over variables, which candle's tape differentiates.
+#[derive(Debug, Clone)]
+pub(crate) struct Tape {
+    model: Model,
+    pub(crate) parameters: Parameters,
+    device: Device,
+    /// The type of the activations, which is that of the kernels.
+    dtype: DType,
+}
+
+/// What a step computed, on the device of the variables.
+pub(crate) struct Differentiated {
+    loss: Tensor,
+    logits: Tensor,
+    /// Of the variables; none of blocks that were dropped.
+    pub(crate) gradients: GradStore,
+}
+
+impl Differentiated {
+    pub(crate) fn output(&self) -> Result<StepOutput> {
+        Ok(StepOutput {
+            loss: f64::from(self.loss.to_dtype(DType::F32)?.to_scalar::<f32>()?),
+            logits: flat(&self.logits)?,
+        })
+    }
+}
+
+impl Tape {
+    pub(crate) fn new(network: &Network, parameters: &Parameters) -> Result<Self> {
+        let mut kernels = parameters.iter();
+        let kernel = kernels.find(|(_, role, _)| *role == TensorRole::ConvWeight);
+        let (device, dtype) = match kernel {
+            Some((_, _, var)) => (var.device().clone(), var.dtype()),
+            None => (Device::Cpu, DType::F32),
+        };
+        Ok(Self {
+            model: parameters.model(network)?,
+            parameters: parameters.clone(),
+            device,
+            dtype,
+        })
+    }
+
+    pub(crate) fn differentiate(&self, batch: &Batch, noise: &Noise) -> Result<Differentiated> {
+        let images = self.images(&batch.images, batch.shape)?;
+        let targets = (batch.len(), batch.classes());
+        let targets = Tensor::from_slice(&batch.targets, targets, &self.device)?;
+        let logits = self.model.forward_in(&images, Mode::Train(noise))?;
+        let mut loss = cross_entropy(&logits, &targets.to_dtype(logits.dtype())?)?;
+        if batch.len() != batch.whole {
+            loss = loss.affine(batch.len() as f64 / batch.whole as f64, 0.0)?;
+        }
+        Ok(Differentiated {
+            gradients: loss.backward()?,
+            loss,
+            logits,
+        })
+    }
+
+    pub(crate) fn logits(&self, images: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        self.model.forward(&self.images(images, shape)?)
+    }
+
+    fn images(&self, images: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        Tensor::from_slice(images, &shape, &self.device)?.to_dtype(self.dtype)
+    }
+}
+
+/// The names of the trainable tensors, the last of the network first.
+pub(crate) fn backwards(network: &Network) -> Vec<String> {
+    let tensors = network.tensors().into_iter().rev();
+    let trainable = tensors.filter(|spec| spec.role.is_trainable());
+    trainable.map(|spec| spec.name).collect()
+}
+
+/// Tells of the gradients of these tensors, all of which are final.
+pub(crate) fn tell(names: &[String], gradients: &mut Gradients, peers: &mut dyn Peers) {
+    for name in names {
+        if let Some(index) = gradients.layout().index(name) {
+            peers.ready(index, gradients.at_mut(index));
+        }
+    }
+}
+
+/// The tape normalises each rank's images by themselves.
+pub(crate) fn refuse_synchronised(peers: &dyn Peers) -> Result<()> {
+    if peers.synchronised() {
+        candle_core::bail!(
+            "batch normalisation is synchronised only in float32 on the processor, without the tape"
+        )
+    }
+    Ok(())
 }
 
 /// The mean over the rows of the cross-entropy between `targets` and the softmax of `logits`, both
@@ -126,15 +188,15 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor>
     sum.affine(-1.0 / n as f64, 0.0)
 }
 
-fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
+/// The values of a tensor in float32.
+pub(crate) fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::FlatLayout;
-    use candle_core::DType;
     use ror_models::Description;
     use std::sync::Arc;
 

@@ -3,15 +3,16 @@
 pub(crate) mod data;
 mod show;
 
+use crate::device::{self, DeviceArg};
 use crate::output::{self, note};
 use crate::ranks;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Device};
 use ror_data::Normalisation;
 use ror_models::{Description, Network, Parameters};
 use ror_train::{
-    Outcome, Ranks, RunConfig, Source, StopFlag, TrainConfig, Trainer, TrainingData, fine_tuning,
-    ranks::share,
+    DeviceEngine, Outcome, Precision, Ranks, RunConfig, Source, StopFlag, TrainConfig, Trainer,
+    TrainingData, fine_tuning, ranks::share,
 };
 use ror_weights::Weights;
 use serde::Deserialize;
@@ -57,6 +58,8 @@ impl Plan {
         data: TrainingData,
         weights: Option<&Weights>,
     ) -> Result<Trainer> {
+        // Before anything is written.
+        let place = Place::open(&self.source)?;
         let network = Network::new(&self.description)?;
         let seed = self.training.seed;
         let parameters = match weights {
@@ -75,11 +78,16 @@ impl Plan {
         };
         self.describe(&*ranks, &network, &data);
         let trainer = Trainer::on(ranks, &network, parameters, self.training, data)?;
+        let trainer = place.take(trainer)?;
         Ok(trainer.with_output(out, self.source)?)
     }
 
     fn describe(&self, ranks: &dyn Ranks, network: &Network, data: &TrainingData) {
         let threads = self.source.threads.unwrap_or(1);
+        let on = match &self.source.device {
+            Some(device) => format!(" on {device}"),
+            None => String::new(),
+        };
         let threads = match (ranks.size(), share(ranks, self.training.batch_size).len()) {
             (1, _) => format!("{threads} threads"),
             (size, own) => {
@@ -88,7 +96,7 @@ impl Plan {
         };
         note(&format!(
             "{} parameters; {} images to train on, {} to validate on; {} epochs of {} steps of {} \
-             images; {threads}",
+             images; {threads}{on}",
             network.parameters(),
             data.train.len(),
             data.validation.as_ref().map_or(0, |images| images.len()),
@@ -96,6 +104,44 @@ impl Plan {
             data.train.len().div_ceil(self.training.batch_size),
             self.training.batch_size,
         ));
+    }
+}
+
+/// Where a run computes, and in what.
+pub(crate) struct Place {
+    /// None for the processor, with this crate's kernels.
+    device: Option<Device>,
+    precision: Precision,
+}
+
+impl Place {
+    /// Makes the device of a run ready.
+    pub(crate) fn open(source: &Source) -> Result<Self> {
+        let device = match &source.device {
+            Some(name) => {
+                let device: Result<DeviceArg, String> = name.parse();
+                device.map_err(|e| anyhow!("the device `{name}`: {e}"))?
+            }
+            None => DeviceArg::Cpu,
+        };
+        let precision = source.precision.unwrap_or_default();
+        device::check(device, precision)?;
+        let device = match device {
+            DeviceArg::Cpu => None,
+            device => Some(device.open()?),
+        };
+        Ok(Self { device, precision })
+    }
+
+    /// Has a run computed there.
+    pub(crate) fn take(self, trainer: Trainer) -> Result<Trainer> {
+        let Some(device) = self.device else {
+            return Ok(trainer);
+        };
+        Ok(trainer.with_engine(|network, parameters| {
+            let engine = DeviceEngine::new(network, parameters, &device, self.precision)?;
+            Ok(Box::new(engine))
+        })?)
     }
 }
 

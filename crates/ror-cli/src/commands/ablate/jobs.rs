@@ -194,6 +194,7 @@ fn begun_run(folder: &Path, plan: &Plan) -> Result<RunRecord> {
         source: Source {
             data: config.source.data.clone(),
             threads: config.source.threads,
+            device: config.source.device.clone(),
             ..plan.source.clone()
         },
         training: plan.training.clone(),

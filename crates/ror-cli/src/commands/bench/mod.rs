@@ -3,18 +3,19 @@
 mod profile;
 mod training;
 
+use crate::device::{self, DeviceArg, PrecisionArg};
 use crate::model::{ModelOptions, WeightsOptions, positive};
 use crate::output::{print, print_json, table};
 use crate::runner::{compile, compile_options};
-use anyhow::{Context, Result};
-use candle_core::{DType, Device};
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor};
 use ror_infer::{Engine, Input, Options};
 use ror_models::{Network, Parameters};
 use ror_weights::Weights;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use training::Training;
+use training::{Place, Training};
 
 /// Measure how fast a model runs
 ///
@@ -41,6 +42,12 @@ pub(crate) struct Args {
     /// Threads [default: one per processor]
     #[arg(long, value_name = "T", value_parser = positive)]
     threads: Option<usize>,
+    /// Where to run: cpu, cuda or cuda:N; on other devices than the processor on candle
+    #[arg(long, default_value_t = DeviceArg::Cpu, value_name = "DEVICE")]
+    device: DeviceArg,
+    /// What to train in
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32, requires = "train")]
+    precision: PrecisionArg,
     /// Measure training instead of inference
     #[arg(long)]
     train: bool,
@@ -63,6 +70,7 @@ struct Report {
     model: String,
     batch_size: usize,
     threads: usize,
+    device: String,
     mode: &'static str,
     images_per_second: f64,
     latency_ms: Latency,
@@ -85,10 +93,11 @@ struct Latency {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let report = if args.train {
-        train(args)?
-    } else {
-        infer(args)?
+    let report = match args.device {
+        _ if args.train => train(args)?,
+        DeviceArg::Cpu => infer(args)?,
+        _ if args.profile => bail!("--profile is for the compiled model, on the processor"),
+        _ => infer_on_candle(args)?,
     };
     if args.json {
         print_json(&report.0)
@@ -131,12 +140,38 @@ fn infer(args: &Args) -> Result<(Report, String)> {
     Ok((report, operations))
 }
 
+/// Measures inference, operation by operation, on another device than the processor.
+fn infer_on_candle(args: &Args) -> Result<(Report, String)> {
+    let device = args.device.open()?;
+    let (network, weights) = network(args)?;
+    let model = match &weights {
+        Some(weights) => weights.model(DType::F32, &device)?,
+        None => Parameters::init(&network, 1, DType::F32, &device)?.model(&network)?,
+    };
+    let input = network.input_shape();
+    let images = noise(args.batch_size * input.elements());
+    let shape = (args.batch_size, input.channels, input.height, input.width);
+    let times = measure(args.seconds, || {
+        let images = Tensor::from_slice(&images, shape, &device)?;
+        // Asks for the numbers, so that they are there.
+        model.forward(&images)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(())
+    })?;
+    let report = report(args, &network, "inference", 1, &times);
+    Ok((report, String::new()))
+}
+
 /// Measures steps of training.
 fn train(args: &Args) -> Result<(Report, String)> {
+    device::check(args.device, args.precision.into())?;
     let (network, weights) = network(args)?;
     let threads = args.threads.unwrap_or_else(|| Options::default().threads);
     let images = noise(args.batch_size * network.input_shape().elements());
-    let mut training = Training::new(&network, weights.as_ref(), images, threads)?;
+    let place = match args.device {
+        DeviceArg::Cpu => Place::Kernels(threads),
+        device => Place::Device(device.open()?, args.precision.into()),
+    };
+    let mut training = Training::new(&network, weights.as_ref(), images, place)?;
     let times = measure(args.seconds, || training.step())?;
     let report = report(args, &network, "training", threads, &times);
     Ok((report, String::new()))
@@ -187,6 +222,7 @@ fn report(
         model: network.description.to_string(),
         batch_size: args.batch_size,
         threads,
+        device: args.device.to_string(),
         mode,
         images_per_second: (sorted.len() * args.batch_size) as f64 / total,
         latency_ms: Latency {
@@ -217,6 +253,7 @@ fn text(report: &Report) -> String {
         ("model", Some(report.model.clone())),
         ("batch size", Some(report.batch_size.to_string())),
         ("threads", Some(report.threads.to_string())),
+        ("device", Some(report.device.clone())),
         ("images/s", Some(format!("{:.1}", report.images_per_second))),
         ("latency p50", milliseconds(report.latency_ms.p50)),
         ("latency p90", milliseconds(report.latency_ms.p90)),

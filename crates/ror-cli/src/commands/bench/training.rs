@@ -4,17 +4,28 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use ror_models::blocks::Noise;
 use ror_models::{Network, Parameters};
-use ror_train::{Batch, Engine, FlatLayout, Gradients, KernelEngine, Optimizer, OptimizerConfig};
+use ror_train::{
+    Batch, DeviceEngine, Engine, FlatLayout, Gradients, KernelEngine, Optimizer, OptimizerConfig,
+    Precision,
+};
 use ror_weights::Weights;
 use std::sync::Arc;
 
 /// Too small for a network to be torn apart by noise, however long it is measured.
 const LEARNING_RATE: f64 = 1e-6;
 
+/// What computes.
+pub(super) enum Place {
+    /// The processor, on so many threads.
+    Kernels(usize),
+    /// Another device.
+    Device(Device, Precision),
+}
+
 /// A network in training, with one batch.
 pub(super) struct Training {
     parameters: Parameters,
-    engine: KernelEngine,
+    engine: Box<dyn Engine>,
     optimizer: Optimizer,
     gradients: Gradients,
     batch: Batch,
@@ -27,7 +38,7 @@ impl Training {
         network: &Network,
         weights: Option<&Weights>,
         images: Vec<f32>,
-        threads: usize,
+        place: Place,
     ) -> Result<Self> {
         let parameters = match weights {
             Some(weights) => {
@@ -43,11 +54,20 @@ impl Training {
         for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
             row[i % classes] = 1.0;
         }
-        let engine = KernelEngine::new(network, &parameters, threads)
-            .context("cannot compile the model for training")?;
+        let engine: Box<dyn Engine> = match place {
+            Place::Kernels(threads) => {
+                let engine = KernelEngine::new(network, &parameters, threads)
+                    .context("cannot compile the model for training")?;
+                Box::new(engine.for_batches_of(n))
+            }
+            Place::Device(device, precision) => {
+                let engine = DeviceEngine::new(network, &parameters, &device, precision);
+                Box::new(engine.context("cannot bring the model to the device")?)
+            }
+        };
         let layout = Arc::new(FlatLayout::new(&parameters));
         Ok(Self {
-            engine: engine.for_batches_of(n),
+            engine,
             optimizer: Optimizer::new(OptimizerConfig::default(), layout.clone())?,
             gradients: Gradients::new(layout),
             batch: Batch {

@@ -3,6 +3,7 @@
 mod settings;
 
 use crate::data::DataOptions;
+use crate::device::{DeviceArg, PrecisionArg};
 use crate::model::{ModelOptions, WeightsOptions};
 use crate::output::{note, percent, print, print_json};
 use crate::ranks;
@@ -60,6 +61,12 @@ pub(crate) struct Args {
     /// Threads that compute; all cores without it
     #[arg(long, value_name = "N", value_parser = crate::model::positive)]
     threads: Option<usize>,
+    /// Where to compute: cpu, cuda or cuda:N; cpu without it
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceArg>,
+    /// What to compute in; f32 without it
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionArg>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -180,8 +187,14 @@ fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
         ));
     }
     run::set_threads(args.threads.or(source.threads))?;
+    let chosen = on(args, source.clone());
+    if chosen.precision.unwrap_or_default() != source.precision.unwrap_or_default() {
+        bail!("a run goes on in the precision that it began in");
+    }
+    source.device = chosen.device;
+    let place = run::Place::open(&source)?;
     let data = run::data::open(&source, &config.description, &config.training.augment)?;
-    run::resume(ranks, &args.out, data)
+    place.take(run::resume(ranks, &args.out, data)?)
 }
 
 fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
@@ -197,6 +210,7 @@ fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
 }
 
 fn source(args: &Args, file: Source) -> Result<Source> {
+    let chosen = on(args, file.clone());
     run::absolute(Source {
         data: args.data.clone().or(file.data),
         coarse: args.data_options.coarse || file.coarse,
@@ -205,7 +219,21 @@ fn source(args: &Args, file: Source) -> Result<Source> {
         holdout: args.holdout.or(file.holdout),
         init: args.init.clone().or(file.init),
         threads: args.threads.or(file.threads),
+        ..chosen
     })
+}
+
+/// The device and the precision, of the command line or else of a file.
+fn on(args: &Args, file: Source) -> Source {
+    let device = args.device.map(|device| match device {
+        DeviceArg::Cpu => None,
+        device => Some(device.to_string()),
+    });
+    Source {
+        device: device.unwrap_or(file.device),
+        precision: args.precision.map(Into::into).or(file.precision),
+        ..Source::default()
+    }
 }
 
 fn text(report: &Report) -> String {
