@@ -1,7 +1,7 @@
 //! The device that computes.
 
 use crate::ranks;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use candle_core::Device;
 use clap::ValueEnum;
 use ror_train::Precision;
@@ -35,9 +35,25 @@ impl DeviceArg {
             );
         }
         let number = number.unwrap_or_else(ranks::on_this_machine_number);
-        Device::new_cuda(number).with_context(|| {
-            format!("cannot use cuda:{number}; `nvidia-smi -L` lists the devices, from 0")
-        })
+        Device::new_cuda(number)
+            .map_err(|error| anyhow!("cannot use cuda:{number}: {}", in_words(&error.to_string())))
+    }
+}
+
+/// What the driver's commonest errors mean.
+fn in_words(error: &str) -> &str {
+    const WORDS: [(&str, &str); 4] = [
+        ("STUB_LIBRARY", "there is no NVIDIA driver"),
+        ("NO_DEVICE", "the NVIDIA driver finds no device"),
+        (
+            "INVALID_DEVICE",
+            "there is no such device; `nvidia-smi -L` lists them, from 0",
+        ),
+        ("OUT_OF_MEMORY", "the device has no memory left"),
+    ];
+    match WORDS.iter().find(|(name, _)| error.contains(name)) {
+        Some((_, words)) => words,
+        None => error.lines().next().unwrap_or_default(),
     }
 }
 
@@ -97,6 +113,13 @@ pub(crate) fn check(device: DeviceArg, precision: Precision) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_the_driver_are_told_in_words() {
+        let text = "DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device\")\n 0: backtrace";
+        assert_eq!(in_words(text), "the NVIDIA driver finds no device");
+        assert_eq!(in_words("another\n 0: backtrace"), "another");
+    }
 
     #[test]
     fn devices_are_read_and_shown_alike() {
