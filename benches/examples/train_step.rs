@@ -1,4 +1,5 @@
-//! Serves training steps to a script that measures them beside other runtimes: `train_step NAME BATCH THREADS`.
+//! Serves training steps to a script that measures them beside other runtimes: `train_step NAME BATCH THREADS`, and
+//! with the feature `cudnn` `train_step NAME BATCH f32` or `bf16`, on the first CUDA device.
 //!
 //! Prints `ready`, then answers every line on standard input with the seconds that a full step (forward,
 //! backward, SGD with Nesterov's momentum) took, and at the end of input prints the peak memory in bytes.
@@ -6,20 +7,27 @@
 use candle_core::{DType, Device};
 use ror_models::blocks::Noise;
 use ror_models::{Description, Network, Parameters};
-use ror_train::{Batch, Engine, FlatLayout, Gradients, KernelEngine, Optimizer, OptimizerConfig};
+use ror_train::{
+    Batch, DeviceEngine, Engine, FlatLayout, Gradients, KernelEngine, Optimizer, OptimizerConfig,
+    Precision,
+};
 use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [name, batch, threads] = arguments.as_slice() else {
-        return Err("usage: train_step NAME BATCH THREADS".into());
+    let [name, batch, place] = arguments.as_slice() else {
+        return Err("usage: train_step NAME BATCH THREADS|f32|bf16".into());
     };
-    let (n, threads) = (batch.parse::<usize>()?, threads.parse()?);
+    let n = batch.parse::<usize>()?;
     let network = Network::new(&Description::preset(name)?)?;
     let parameters = Parameters::init(&network, 1, DType::F32, &Device::Cpu)?;
-    let mut engine = KernelEngine::new(&network, &parameters, threads)?;
+    let mut engine: Box<dyn Engine> = match place.as_str() {
+        "f32" => on_cuda(&network, &parameters, Precision::F32)?,
+        "bf16" => on_cuda(&network, &parameters, Precision::Bf16)?,
+        threads => Box::new(KernelEngine::new(&network, &parameters, threads.parse()?)?),
+    };
     let layout = Arc::new(FlatLayout::new(&parameters));
     let mut gradients = Gradients::new(layout.clone());
     let mut optimizer = Optimizer::new(OptimizerConfig::default(), layout)?;
@@ -61,4 +69,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .parse()?;
     println!("{}", kilobytes * 1024);
     Ok(())
+}
+
+fn on_cuda(
+    network: &Network,
+    parameters: &Parameters,
+    precision: Precision,
+) -> candle_core::Result<Box<dyn Engine>> {
+    let device = Device::new_cuda(0)?;
+    let engine = DeviceEngine::new(network, parameters, &device, precision)?;
+    Ok(Box::new(engine))
 }

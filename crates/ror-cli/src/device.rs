@@ -34,10 +34,24 @@ impl DeviceArg {
                  `--features cudnn` for {self}"
             );
         }
-        let number = number.unwrap_or_else(ranks::on_this_machine_number);
+        let number = number.unwrap_or_else(|| {
+            // Ranks take turns; where each sees a device of its own, that is number 0 to all of them.
+            ranks::on_this_machine_number() % devices().unwrap_or(1).max(1)
+        });
         Device::new_cuda(number)
             .map_err(|error| anyhow!("cannot use cuda:{number}: {}", in_words(&error.to_string())))
     }
+}
+
+/// How many devices the driver shows to this process.
+fn devices() -> Option<usize> {
+    #[cfg(feature = "cuda")]
+    {
+        let count = candle_core::cuda_backend::cudarc::driver::CudaContext::device_count();
+        usize::try_from(count.ok()?).ok()
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
 }
 
 /// What the driver's commonest errors mean.

@@ -49,7 +49,7 @@ impl Parameters {
         let mut parameters = BTreeMap::new();
         for (name, role, var) in self.iter() {
             let values = var.as_detached_tensor().to_device(device)?;
-            let values = values.to_dtype(dtype(role))?.copy()?;
+            let values = values.to_dtype(dtype(role))?;
             let var = Var::from_tensor(&values)?;
             parameters.insert(name.to_owned(), Parameter { var, role });
         }
@@ -79,14 +79,30 @@ impl Parameters {
         Model::new(network, self.var_builder())
     }
 
+    /// As [`Parameters::model`], for evaluation alone: no gradient reaches the variables, so that nothing is kept for
+    /// one.
+    ///
+    /// # Errors
+    /// Variables of another network.
+    pub fn evaluator(&self, network: &Network) -> Result<Model> {
+        let backend: Box<dyn SimpleBackend> = Box::new(Untracked(self.clone()));
+        let (dtype, device) = self.kind();
+        Model::new(network, VarBuilder::from_backend(backend, dtype, device))
+    }
+
     /// The variables as a source of tensors.
     pub fn var_builder(&self) -> VarBuilder<'static> {
-        let (dtype, device) = match self.0.values().next() {
-            Some(p) => (p.var.dtype(), p.var.device().clone()),
-            None => (DType::F32, Device::Cpu),
-        };
+        let (dtype, device) = self.kind();
         let backend: Box<dyn SimpleBackend> = Box::new(self.clone());
         VarBuilder::from_backend(backend, dtype, device)
+    }
+
+    /// The type and the device of the first variable.
+    fn kind(&self) -> (DType, Device) {
+        match self.0.values().next() {
+            Some(p) => (p.var.dtype(), p.var.device().clone()),
+            None => (DType::F32, Device::Cpu),
+        }
     }
 
     /// Every variable by name.
@@ -128,6 +144,35 @@ impl SimpleBackend for Parameters {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+}
+
+/// The variables without gradients. They share their values with the variables.
+struct Untracked(Parameters);
+
+impl SimpleBackend for Untracked {
+    fn get(&self, s: Shape, name: &str, init: Init, dtype: DType, dev: &Device) -> Result<Tensor> {
+        let tensor = SimpleBackend::get(&self.0, s, name, init, dtype, dev)?;
+        self.detached(name, tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, dev: &Device) -> Result<Tensor> {
+        let tensor = self.0.get_unchecked(name, dtype, dev)?;
+        self.detached(name, tensor)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.contains_tensor(name)
+    }
+}
+
+impl Untracked {
+    /// Running statistics have no gradients, and as variables they are seen as they change.
+    fn detached(&self, name: &str, tensor: Tensor) -> Result<Tensor> {
+        match self.0.0.get(name) {
+            Some(p) if p.role.is_trainable() => Ok(tensor.detach()),
+            _ => Ok(tensor),
+        }
     }
 }
 
@@ -211,6 +256,47 @@ mod tests {
     fn first_weights_of_seed_one_never_change() {
         let bits: Vec<u32> = conv(1)[..4].iter().map(|v| v.to_bits()).collect();
         assert_eq!(bits, FIRST_WEIGHTS);
+    }
+
+    #[test]
+    fn an_evaluator_sees_changes_and_records_nothing() {
+        let network = Network::new(&Description::preset("ror-3-wrn-10-1").unwrap()).unwrap();
+        let parameters = Parameters::init(&network, 1, DType::F32, &Device::Cpu).unwrap();
+        let (model, evaluator) = (
+            parameters.model(&network).unwrap(),
+            parameters.evaluator(&network).unwrap(),
+        );
+        let images = Tensor::ones((1, 3, 32, 32), DType::F32, &Device::Cpu).unwrap();
+        let logits = |model: &Model| model.forward(&images).unwrap();
+        let values = |logits: &Tensor| logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let before = values(&logits(&evaluator));
+        assert_eq!(values(&logits(&model)), before);
+        for name in ["stem.conv.weight", "head.norm.running_mean"] {
+            let var = parameters.get(name).unwrap();
+            var.set(&(var.as_detached_tensor() + 0.5).unwrap()).unwrap();
+        }
+        let after = values(&logits(&evaluator));
+        assert_eq!(values(&logits(&model)), after);
+        assert_ne!(after, before);
+        assert!(logits(&model).track_op() && !logits(&evaluator).track_op());
+    }
+
+    #[test]
+    fn a_copy_has_the_values_and_goes_its_own_way() {
+        let parameters = parameters(1);
+        let copy = parameters.copied(&Device::Cpu, |_| DType::F64).unwrap();
+        let name = "stem.conv.weight";
+        let sum = |p: &Parameters| {
+            let values = p.get(name).unwrap().to_dtype(DType::F64).unwrap();
+            values.sum_all().unwrap().to_scalar::<f64>().unwrap()
+        };
+        assert_eq!(sum(&copy), sum(&parameters));
+        assert_eq!(copy.get(name).unwrap().dtype(), DType::F64);
+        let same = parameters.copied(&Device::Cpu, |_| DType::F32).unwrap();
+        let var = same.get(name).unwrap();
+        var.set(&var.zeros_like().unwrap()).unwrap();
+        assert_eq!(sum(&same), 0.0);
+        assert_eq!(sum(&copy), sum(&parameters));
     }
 
     #[test]

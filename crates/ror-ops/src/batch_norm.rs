@@ -154,7 +154,7 @@ pub fn batch_norm_train(
 ) -> Result<(Tensor, BatchStatistics)> {
     let (n, c, h, w) = x.dims4()?;
     #[cfg(feature = "cudnn")]
-    if crate::cudnn::takes(x) && n * h * w >= 2 {
+    if crate::cudnn::normalises(x, gamma, beta) && n * h * w >= 2 {
         return crate::cudnn::batch_norm_train(x, gamma, beta, epsilon);
     }
     // Channels first, so that reductions run over a contiguous last dimension.

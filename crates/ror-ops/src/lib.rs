@@ -2,7 +2,7 @@
 //!
 //! Images are `(N, C, H, W)`: batch, channels, rows, columns. Every function works on any candle
 //! device; where candle's own operation is wrong or slow on the CPU, a custom one takes its place.
-//! Gradients follow PyTorch and TensorFlow at the corner cases (ReLU at zero, ties in a pool).
+//! Gradients follow PyTorch and TensorFlow at the corner cases (ReLU at zero, ties in a pool on the CPU).
 
 mod batch_norm;
 mod conv;

@@ -17,7 +17,8 @@ pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
 /// The largest value of each window; positions outside the image never win.
 ///
 /// The gradient goes to the first largest value of each window, row by row, as in PyTorch and
-/// TensorFlow. (candle's CPU gradient gives a unique maximum a share only.)
+/// TensorFlow. (candle's CPU gradient gives a unique maximum a share only.) On a CUDA device cuDNN chooses among equal
+/// values, and without cuDNN they share it.
 ///
 /// # Shapes
 /// `(N, C, H, W)` to `(N, C, H', W')`, `H' = (H + 2 padding - kernel) / stride + 1`, rounded down.
@@ -27,6 +28,10 @@ pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     let window = Window::new(h, w, kernel, stride, padding)?;
+    #[cfg(feature = "cudnn")]
+    if crate::cudnn::takes(x) {
+        return crate::cudnn::max_pool2d(x, window);
+    }
     if x.device().is_cpu() {
         x.contiguous()?.apply_op1(MaxPool(window))
     } else {
@@ -36,12 +41,12 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 
 /// Rows and columns before and after a pool.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    input: (usize, usize),
-    output: (usize, usize),
+pub(crate) struct Window {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+    pub(crate) input: (usize, usize),
+    pub(crate) output: (usize, usize),
 }
 
 impl Window {

@@ -8,6 +8,7 @@
 use ror_train::Ranks;
 use ror_train::ranks::mpi::Job;
 use ror_train::ranks::{Bucket, Sending};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 fn median(mut seconds: Vec<f64>) -> f64 {
@@ -37,7 +38,10 @@ fn main() -> ror_train::Result<()> {
             sum: vec![0.0; len],
         };
         let mut buckets = [bucket];
-        let mut send = |sending: &mut dyn Sending| sending.send(0);
+        let mut send = |sending: &mut dyn Sending| {
+            sending.send(0);
+            ControlFlow::Continue(())
+        };
         let seconds = repeat(11, || ranks.sum_while(&mut buckets, &mut send));
         rows.push(("goes on", len * 4, seconds));
     }

@@ -8,6 +8,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use ror_blocks::Noise;
 use ror_models::{Network, Parameters, TensorRole};
 use serde::{Deserialize, Serialize};
+use std::thread::{self, JoinHandle};
 
 /// What a [`DeviceEngine`] computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,8 +43,52 @@ pub struct DeviceEngine {
     tape: Tape,
     device: Device,
     backwards: Vec<String>,
-    /// One thread: libraries of devices keep their state per thread. With a stack for the tape.
-    thread: ThreadPool,
+    thread: Worker,
+}
+
+/// One thread for all work of a device, with a stack for the tape: each thread has a queue of work of its own on the
+/// device, and libraries keep state per thread.
+#[derive(Debug)]
+struct Worker {
+    pool: Option<ThreadPool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn start() -> Result<Self> {
+        let mut handle = None;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(1)
+            .spawn_handler(|worker| {
+                let builder = thread::Builder::new().name("ror-device".to_owned());
+                let work = move || worker.run();
+                handle = Some(builder.stack_size(STACK).spawn(work)?);
+                Ok(())
+            })
+            .build()
+            .map_err(candle_core::Error::wrap)?;
+        Ok(Self {
+            pool: Some(pool),
+            thread: handle,
+        })
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => candle_core::bail!("the thread of the device has ended"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The thread gives back what libraries of the device keep for it, which must not meet the end of the process.
+        self.pool = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl DeviceEngine {
@@ -69,13 +114,8 @@ impl DeviceEngine {
         for (_, _, var) in parameters.iter() {
             flat::read(var, |_| ())?;
         }
-        let thread = ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(|_| "ror-device".to_owned())
-            .stack_size(STACK)
-            .build()
-            .map_err(candle_core::Error::wrap)?;
-        let mirror = thread.install(|| {
+        let thread = Worker::start()?;
+        let mirror = thread.run(|| {
             parameters.copied(device, |role| match role {
                 TensorRole::ConvWeight | TensorRole::ConvBias => dtype,
                 _ => DType::F32,
@@ -152,14 +192,14 @@ impl Engine for DeviceEngine {
         peers: &mut dyn Peers,
     ) -> Result<StepOutput> {
         refuse_synchronised(peers)?;
-        let output = self.thread.install(|| self.step(batch, noise, gradients));
+        let output = self.thread.run(|| self.step(batch, noise, gradients));
         let output = output.map_err(|e| explained(e, batch.len()))?;
         tell(&self.backwards, gradients, peers);
         Ok(output)
     }
 
     fn logits(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
-        let logits = self.thread.install(|| {
+        let logits = self.thread.run(|| {
             self.upload()?;
             crate::tape::flat(&self.tape.logits(images, shape)?)
         });
@@ -170,10 +210,11 @@ impl Engine for DeviceEngine {
 /// Says what can be done about a device that is full.
 fn explained(error: candle_core::Error, images: usize) -> candle_core::Error {
     let text = error.to_string();
-    if text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED") {
-        let advice = "the device has too little memory for a batch of";
-        error.context(format!(
-            "{advice} {images} images; a smaller one needs less"
+    let full = ["OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED"];
+    if full.iter().any(|name| text.contains(name)) {
+        let first = text.lines().next().unwrap_or_default();
+        candle_core::Error::Msg(format!(
+            "the device has too little memory for a batch of {images} images; a smaller one needs less ({first})"
         ))
     } else {
         error
@@ -286,6 +327,19 @@ mod tests {
         // candle's processor multiplies matrices of float16, not of bfloat16.
         compare("ror-3-wrn-10-1", DType::F16, 0.02)?;
         compare("pytorchcv-ror-3-14", DType::F16, 0.02)
+    }
+
+    #[test]
+    fn a_full_device_is_told_with_a_way_out() {
+        let full =
+            candle_core::Error::Msg("CUDNN_STATUS_DEVICE_ALLOCATION_FAILED\n 0: at".to_owned());
+        let text = explained(full, 512).to_string();
+        assert!(
+            text.contains("512 images") && !text.contains("0: at"),
+            "{text}"
+        );
+        let other = explained(candle_core::Error::Msg("no".to_owned()), 512);
+        assert_eq!(other.to_string(), "no");
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Engine for TapeEngine {
 #[derive(Debug, Clone)]
 pub(crate) struct Tape {
     model: Model,
+    /// The same, of which nothing is recorded.
+    evaluator: Model,
     pub(crate) parameters: Parameters,
     device: Device,
     /// The type of the activations, which is that of the kernels.
@@ -119,6 +121,7 @@ impl Tape {
         };
         Ok(Self {
             model: parameters.model(network)?,
+            evaluator: parameters.evaluator(network)?,
             parameters: parameters.clone(),
             device,
             dtype,
@@ -142,7 +145,7 @@ impl Tape {
     }
 
     pub(crate) fn logits(&self, images: &[f32], shape: [usize; 4]) -> Result<Tensor> {
-        self.model.forward(&self.images(images, shape)?)
+        self.evaluator.forward(&self.images(images, shape)?)
     }
 
     fn images(&self, images: &[f32], shape: [usize; 4]) -> Result<Tensor> {

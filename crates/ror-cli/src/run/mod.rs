@@ -6,7 +6,7 @@ mod show;
 use crate::device::{self, DeviceArg};
 use crate::output::{self, note};
 use crate::ranks;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device};
 use ror_data::Normalisation;
 use ror_models::{Description, Network, Parameters};
@@ -108,7 +108,7 @@ impl Plan {
 }
 
 /// Where a run computes, and in what.
-pub(crate) struct Place {
+struct Place {
     /// None for the processor, with this crate's kernels.
     device: Option<Device>,
     precision: Precision,
@@ -116,7 +116,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Makes the device of a run ready.
-    pub(crate) fn open(source: &Source) -> Result<Self> {
+    fn open(source: &Source) -> Result<Self> {
         let device = match &source.device {
             Some(name) => {
                 let device: Result<DeviceArg, String> = name.parse();
@@ -134,10 +134,13 @@ impl Place {
     }
 
     /// Has a run computed there.
-    pub(crate) fn take(self, trainer: Trainer) -> Result<Trainer> {
+    fn take(self, trainer: Trainer) -> Result<Trainer> {
         let Some(device) = self.device else {
             return Ok(trainer);
         };
+        if trainer.config().training.sync_batch_norm {
+            bail!("--sync-batch-norm is for processors, not for other devices");
+        }
         Ok(trainer.with_engine(|network, parameters| {
             let engine = DeviceEngine::new(network, parameters, &device, self.precision)?;
             Ok(Box::new(engine))
@@ -225,9 +228,15 @@ pub(crate) fn settings(config: &RunConfig) -> BTreeMap<String, String> {
     settings
 }
 
-/// Goes on with the run in `out`.
-pub(crate) fn resume(ranks: Box<dyn Ranks>, out: &Path, data: TrainingData) -> Result<Trainer> {
-    let trainer = Trainer::resume_on(ranks, out, data)?;
+/// Goes on with the run in `out`, on the device that `source` names.
+pub(crate) fn resume(
+    ranks: Box<dyn Ranks>,
+    out: &Path,
+    source: &Source,
+    data: TrainingData,
+) -> Result<Trainer> {
+    let place = Place::open(source)?;
+    let trainer = place.take(Trainer::resume_on(ranks, out, data)?)?;
     note(&format!(
         "going on after step {} ({} of {} epochs)",
         trainer.step(),

@@ -2,14 +2,13 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::rc::Rc;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result, sys};
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut};
+use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
+use super::compute::compute;
 use super::descriptors::{ConvDescriptor, FilterDescriptor, TensorDescriptor};
 use super::handle::{Element, Handle, Lent, by_dtype, device, tensor, view};
 
@@ -107,8 +106,11 @@ impl Plans {
     }
 }
 
-/// The first of the algorithms that cuDNN proposes, fastest first, that gives the same bits every time; the first that
-/// works where none does.
+/// Bytes that an algorithm may work in, if there is one that does with less: 1 GiB.
+const WORKSPACE: usize = 1 << 30;
+
+/// The first of the algorithms that cuDNN proposes, fastest first, that gives the same bits every time in little memory;
+/// the first that works where none does.
 macro_rules! choose {
     ($most:literal, $call:path, $($argument:expr),*) => {{
         // SAFETY: numbers, and enumerations that each have a zero.
@@ -120,8 +122,10 @@ macro_rules! choose {
         let works = |i: &usize| found[*i].status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS;
         let repeats =
             |i: &usize| found[*i].determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
-        let repeatable = (0..count).find(|i| works(i) && repeats(i));
-        match repeatable.or_else(|| (0..count).find(works)) {
+        let small = |i: &usize| found[*i].memory <= WORKSPACE;
+        let best = (0..count).find(|i| works(i) && repeats(i) && small(i));
+        let best = best.or_else(|| (0..count).find(|i| works(i) && small(i)));
+        match best.or_else(|| (0..count).find(works)) {
             Some(i) => found[i].algo,
             None => candle_core::bail!("cuDNN knows no algorithm for this convolution"),
         }
@@ -205,46 +209,6 @@ impl Plan {
     }
 }
 
-/// The values of `y`, `dx` or `dweight` from two others, by `launch`.
-fn compute<T: Element>(
-    handle: &Handle,
-    inputs: [&CudaView<T>; 2],
-    (len, bytes): (usize, usize),
-    launch: impl FnOnce(&Addresses) -> std::result::Result<(), CudnnError>,
-) -> Result<CudaSlice<T>> {
-    let stream = &handle.stream;
-    // SAFETY: cuDNN writes every value, as the output is scaled by zero and added to.
-    let mut output = unsafe { stream.alloc::<T>(len) }?;
-    // SAFETY: an algorithm reads of it only what it has written. One byte where none is needed.
-    let mut space = unsafe { stream.alloc::<u8>(bytes.max(1)) }?;
-    let (one, zero) = (T::ONE, T::ZERO);
-    {
-        let (first, _first) = inputs[0].device_ptr(stream);
-        let (second, _second) = inputs[1].device_ptr(stream);
-        let (output, _output) = output.device_ptr_mut(stream);
-        let (space, _space) = space.device_ptr_mut(stream);
-        launch(&Addresses {
-            one: (&raw const one).cast(),
-            zero: (&raw const zero).cast(),
-            first: first as *const c_void,
-            second: second as *const c_void,
-            output: output as *mut c_void,
-            space: space as *mut c_void,
-        })?;
-    }
-    Ok(output)
-}
-
-/// What cuDNN is given: factors on the host, values on the device.
-struct Addresses {
-    one: *const c_void,
-    zero: *const c_void,
-    first: *const c_void,
-    second: *const c_void,
-    output: *mut c_void,
-    space: *mut c_void,
-}
-
 fn forward<T: Element>(
     op: Convolution,
     (x, x_layout): (&CudaStorage, &Layout),
@@ -267,9 +231,9 @@ fn forward<T: Element>(
                     handle.raw,
                     at.one,
                     plan.x.0,
-                    at.first,
+                    at.inputs[0],
                     plan.weight.0,
-                    at.second,
+                    at.inputs[1],
                     plan.conv.0,
                     algorithm,
                     at.space,
@@ -310,9 +274,9 @@ fn input_gradient<T: Element>(
                     handle.raw,
                     at.one,
                     plan.weight.0,
-                    at.first,
+                    at.inputs[0],
                     plan.y.0,
-                    at.second,
+                    at.inputs[1],
                     plan.conv.0,
                     algorithm,
                     at.space,
@@ -353,9 +317,9 @@ fn weight_gradient<T: Element>(
                     handle.raw,
                     at.one,
                     plan.x.0,
-                    at.first,
+                    at.inputs[0],
                     plan.y.0,
-                    at.second,
+                    at.inputs[1],
                     plan.conv.0,
                     algorithm,
                     at.space,

@@ -6,6 +6,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{CudnnDataType, result, sys};
 use candle_core::{Error, Result};
 
 use super::handle::Element;
+use crate::pool::Window;
 
 const NCHW: sys::cudnnTensorFormat_t = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
 
@@ -111,5 +112,31 @@ impl Drop for ReluDescriptor {
     fn drop(&mut self) {
         // SAFETY: created in `new`, destroyed once.
         let _ = unsafe { sys::cudnnDestroyActivationDescriptor(self.0) };
+    }
+}
+
+/// A maximum pool that keeps NaN and gives the same gradients every time.
+pub(super) struct PoolDescriptor(pub(super) sys::cudnnPoolingDescriptor_t);
+
+impl PoolDescriptor {
+    pub(super) fn new(window: &Window) -> Result<Self> {
+        let kernel = sizes([window.kernel; 2])?;
+        let padding = sizes([window.padding; 2])?;
+        let stride = sizes([window.stride; 2])?;
+        let descriptor = Self(result::create_pooling_descriptor()?);
+        let mode = sys::cudnnPoolingMode_t::CUDNN_POOLING_MAX_DETERMINISTIC;
+        let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
+        // SAFETY: the descriptor was just created; each slice has as many sizes as are announced.
+        unsafe {
+            result::set_pooling_descriptor(descriptor.0, mode, nan, 2, &kernel, &padding, &stride)
+        }?;
+        Ok(descriptor)
+    }
+}
+
+impl Drop for PoolDescriptor {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        let _ = unsafe { sys::cudnnDestroyPoolingDescriptor(self.0) };
     }
 }

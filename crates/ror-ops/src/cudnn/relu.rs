@@ -2,9 +2,9 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys;
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+use super::compute::compute;
 use super::descriptors::{ReluDescriptor, TensorDescriptor};
 use super::handle::{Element, Handle, Lent, by_dtype, device, tensor, view};
 
@@ -18,35 +18,23 @@ struct Relu;
 fn forward<T: Element>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
     let device = device(x);
     let x = view::<T>(x, layout)?;
-    let len = x.len();
-    if len == 0 {
-        let y = T::wrap_cuda_slice(device.alloc_zeros::<T>(0)?, device);
-        return Ok((y, layout.shape().clone()));
-    }
-    let handle = Handle::of(&device)?;
-    let descriptor = TensorDescriptor::new::<T>([1, 1, 1, len])?;
-    let relu = ReluDescriptor::new()?;
-    let (one, zero) = (T::ONE, T::ZERO);
-    // SAFETY: every value is written below.
-    let mut y = unsafe { device.alloc::<T>(len) }?;
-    {
-        let (x, _x) = x.device_ptr(&handle.stream);
-        let (y, _y) = y.device_ptr_mut(&handle.stream);
-        // SAFETY: both have `len` values of this type; all is alive.
-        unsafe {
-            sys::cudnnActivationForward(
-                handle.raw,
-                relu.0,
-                (&raw const one).cast(),
-                descriptor.0,
-                x as *const _,
-                (&raw const zero).cast(),
-                descriptor.0,
-                y as *mut _,
-            )
-        }
-        .result()?;
-    }
+    let y = if x.is_empty() {
+        device.alloc_zeros::<T>(0)?
+    } else {
+        let handle = Handle::of(&device)?;
+        let all = TensorDescriptor::new::<T>([1, 1, 1, x.len()])?;
+        let relu = ReluDescriptor::new()?;
+        compute(&handle, [&x], (x.len(), 0), |at| {
+            let [x] = at.inputs;
+            // SAFETY: both have as many values of this type as the descriptor says; all is alive.
+            unsafe {
+                sys::cudnnActivationForward(
+                    handle.raw, relu.0, at.one, all.0, x, at.zero, all.0, at.output,
+                )
+            }
+            .result()
+        })?
+    };
     Ok((T::wrap_cuda_slice(y, device), layout.shape().clone()))
 }
 
@@ -59,40 +47,24 @@ fn backward<T: Element>(x: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Ten
     if y.len() != len || gradient.len() != len {
         candle_core::bail!("relu: a gradient of another shape")
     }
-    if len == 0 {
-        return Ok(tensor(device.alloc_zeros::<T>(0)?, &device, shape));
-    }
-    let handle = Handle::of(&device)?;
-    let descriptor = TensorDescriptor::new::<T>([1, 1, 1, len])?;
-    let relu = ReluDescriptor::new()?;
-    let (one, zero) = (T::ONE, T::ZERO);
-    // SAFETY: every value is written below.
-    let mut dx = unsafe { device.alloc::<T>(len) }?;
-    {
-        let stream = &handle.stream;
-        let (x, _x) = x.device_ptr(stream);
-        let (y, _y) = y.device_ptr(stream);
-        let (gradient, _gradient) = gradient.device_ptr(stream);
-        let (dx, _dx) = dx.device_ptr_mut(stream);
-        // SAFETY: all have `len` values of this type and are alive.
-        unsafe {
-            sys::cudnnActivationBackward(
-                handle.raw,
-                relu.0,
-                (&raw const one).cast(),
-                descriptor.0,
-                y as *const _,
-                descriptor.0,
-                gradient as *const _,
-                descriptor.0,
-                x as *const _,
-                (&raw const zero).cast(),
-                descriptor.0,
-                dx as *mut _,
-            )
-        }
-        .result()?;
-    }
+    let dx = if len == 0 {
+        device.alloc_zeros::<T>(0)?
+    } else {
+        let handle = Handle::of(&device)?;
+        let all = TensorDescriptor::new::<T>([1, 1, 1, len])?;
+        let relu = ReluDescriptor::new()?;
+        compute(&handle, [&x, &y, &gradient], (len, 0), |at| {
+            let [x, y, dy] = at.inputs;
+            // SAFETY: all have as many values of this type as the descriptor says, and are alive.
+            unsafe {
+                sys::cudnnActivationBackward(
+                    handle.raw, relu.0, at.one, all.0, y, all.0, dy, all.0, x, at.zero, all.0,
+                    at.output,
+                )
+            }
+            .result()
+        })?
+    };
     Ok(tensor(dx, &device, shape))
 }
 

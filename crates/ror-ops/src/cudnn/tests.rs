@@ -133,6 +133,17 @@ fn rectifiers_and_their_gradients_are_those_of_the_processor() -> Result<()> {
 }
 
 #[test]
+fn maximum_pools_and_their_gradients_are_those_of_the_processor() -> Result<()> {
+    for (size, kernel, stride, padding) in [(8, 2, 2, 0), (9, 3, 2, 1)] {
+        // No window has its largest value twice, in bfloat16 neither.
+        compare("max_pool2d", &[&[1, 1, size, size]], &[false], |v| {
+            crate::max_pool2d(&v[0], kernel, stride, padding)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_gradient_of_the_rectifier_at_zero_is_zero_and_nan_stays() -> Result<()> {
     let Some(cuda) = device() else { return Ok(()) };
     let x = Var::new(&[-1f32, 0.0, 3.0, f32::NAN], &cuda)?;

@@ -9,6 +9,7 @@ use crate::engine::Peers;
 use crate::error::{Result, TrainError};
 use crate::{FlatLayout, Gradients};
 use ror_models::Network;
+use std::ops::ControlFlow;
 
 /// Numbers in a bucket (4 MiB): large enough for a network's bandwidth, small enough that the first are on
 /// their way long before the last gradient is there.
@@ -68,7 +69,8 @@ impl Buckets {
     }
 
     /// Has `compute` set gradients, and replaces them by their sums over all ranks. Where it fails they become
-    /// NaN on every rank, so that none goes on with some of them missing.
+    /// NaN on every rank, so that none goes on with some of them missing; but where ranks are synchronised the others
+    /// are amid sums that this one knows nothing of: it leaves, and the job has to be ended.
     pub(crate) fn reduce<T>(
         &mut self,
         ranks: &dyn Ranks,
@@ -92,18 +94,28 @@ impl Buckets {
                 let result = compute(gradients, &mut reduction);
                 let failed = result.is_err();
                 output = Some(result);
+                if failed && synchronised {
+                    return ControlFlow::Break(());
+                }
                 reduction.rest(if failed { f32::NAN } else { 0.0 });
             }
+            ControlFlow::Continue(())
         });
+        if synchronised && matches!(output, Some(Err(_))) {
+            gradients.as_mut_slice().fill(f32::NAN);
+            return output.unwrap_or_else(no_output);
+        }
         for (index, place) in self.places.iter().enumerate() {
             let to = gradients.at_mut(index);
             to.copy_from_slice(&self.memory[place.bucket].sum[place.start..][..to.len()]);
         }
-        output.unwrap_or_else(|| {
-            let text = "the ranks did not wait for the gradients";
-            Err(TrainError::Ranks(text.to_owned()))
-        })
+        output.unwrap_or_else(no_output)
     }
+}
+
+fn no_output<T>() -> Result<T> {
+    let text = "the ranks did not wait for the gradients";
+    Err(TrainError::Ranks(text.to_owned()))
 }
 
 /// Names of tensors from the end of the network to its beginning. What a shortcut leads around lies behind it: its
@@ -175,6 +187,7 @@ impl Peers for Reduction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::Computing;
     use crate::ranks::threads::on_ranks;
     use candle_core::{DType, Device};
     use ror_models::{Description, Parameters};
@@ -301,5 +314,47 @@ mod tests {
                 assert_eq!(results, [(true, 1.0), (true, 1.0)]);
             }
         }
+    }
+
+    /// A rank that may meet the others no more.
+    struct Lonely;
+
+    impl Ranks for Lonely {
+        fn rank(&self) -> usize {
+            1
+        }
+
+        fn size(&self) -> usize {
+            2
+        }
+
+        fn sum(&self, _: &mut [f64]) {
+            panic!("the others are amid another sum");
+        }
+
+        fn sum_while(&self, buckets: &mut [Bucket], compute: &mut Computing<'_>) {
+            struct Nowhere<'a>(&'a mut [Bucket]);
+            impl Sending for Nowhere<'_> {
+                fn own(&mut self, bucket: usize) -> &mut [f32] {
+                    &mut self.0[bucket].own
+                }
+                fn send(&mut self, _: usize) {
+                    panic!("nothing more is sent");
+                }
+            }
+            assert!(compute(&mut Nowhere(buckets)).is_break());
+        }
+    }
+
+    #[test]
+    fn a_synchronised_rank_that_fails_leaves_at_once() {
+        let (network, layout) = network();
+        let mut gradients = Gradients::new(layout.clone());
+        let mut buckets = Buckets::new(&network, &layout);
+        let result: Result<()> = buckets.reduce(&Lonely, true, &mut gradients, |_, _| {
+            Err(TrainError::Data("no".to_owned()))
+        });
+        assert_eq!(result.unwrap_err().to_string(), "no");
+        assert!(gradients.as_slice().iter().all(|g| g.is_nan()));
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod threads;
 pub(crate) use agreement::{agree, together};
 pub(crate) use buckets::Buckets;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// What the processes (ranks) of a job do together. All of them call the same methods in the same order, with
 /// as many values; each method returns when all ranks have called it.
@@ -29,8 +29,13 @@ pub trait Ranks: Send {
 
     /// Runs `compute`, which fills the buckets and sends all of them in their order, and adds up over all ranks
     /// what was sent while it goes on. Afterwards every [`Bucket::sum`] is the same on every rank.
-    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut dyn FnMut(&mut dyn Sending));
+    ///
+    /// Where `compute` breaks off, this rank has left the job, which cannot go on: the others wait until it is ended.
+    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut Computing<'_>);
 }
+
+/// What a rank computes while its buckets travel.
+pub type Computing<'a> = dyn FnMut(&mut dyn Sending) -> ControlFlow<()> + 'a;
 
 /// Numbers that are added up over all ranks.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +70,7 @@ impl Ranks for Alone {
 
     fn sum(&self, _: &mut [f64]) {}
 
-    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut dyn FnMut(&mut dyn Sending)) {
+    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut Computing<'_>) {
         struct Nowhere<'a>(&'a mut [Bucket]);
         impl Sending for Nowhere<'_> {
             fn own(&mut self, bucket: usize) -> &mut [f32] {
@@ -76,7 +81,7 @@ impl Ranks for Alone {
                 sum.copy_from_slice(own);
             }
         }
-        compute(&mut Nowhere(buckets));
+        let _ = compute(&mut Nowhere(buckets));
     }
 }
 

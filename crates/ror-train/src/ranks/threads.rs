@@ -1,6 +1,6 @@
 //! Ranks that are threads of one process, for tests.
 
-use super::{Bucket, Ranks, Sending};
+use super::{Bucket, Computing, Ranks, Sending};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
@@ -57,9 +57,11 @@ impl Ranks for Threads {
         self.shared.barrier.wait();
     }
 
-    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut dyn FnMut(&mut dyn Sending)) {
+    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut Computing<'_>) {
         let mut outbox = Outbox { buckets, sent: 0 };
-        compute(&mut outbox);
+        if compute(&mut outbox).is_break() {
+            return;
+        }
         assert_eq!(outbox.sent, outbox.buckets.len());
         for bucket in buckets {
             let mut values: Vec<f64> = bucket.own.iter().map(|&v| f64::from(v)).collect();

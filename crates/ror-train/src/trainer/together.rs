@@ -52,6 +52,8 @@ impl Trainer {
                 };
                 Ok((figures(&batch, &output), batch.len()))
             });
+        // A failure among synchronised ranks: the others are amid their sums, and whoever started them ends them.
+        let result = if synchronised { Ok(result?) } else { result };
         let first = ranks.rank() == 0;
         let (loss, right, share) = match &result {
             Ok((figures, own)) => {

@@ -255,6 +255,8 @@ impl Images {
         Self {
             source: Source {
                 init: None,
+                device: None,
+                precision: None,
                 ..source.clone()
             },
             size: description.image_size,

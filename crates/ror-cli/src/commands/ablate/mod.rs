@@ -133,7 +133,7 @@ fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<Ce
             begun,
         } => {
             let trainer = match begun {
-                true => run::resume(Box::new(Alone), &folder, data)?,
+                true => run::resume(Box::new(Alone), &folder, &plan.source, data)?,
                 false => plan.begin(Box::new(Alone), &folder, data, init.as_deref())?,
             };
             match train(trainer.with_stop_flag(stop.clone()), &folder)? {

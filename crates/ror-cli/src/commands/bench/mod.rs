@@ -146,7 +146,7 @@ fn infer_on_candle(args: &Args) -> Result<(Report, String)> {
     let (network, weights) = network(args)?;
     let model = match &weights {
         Some(weights) => weights.model(DType::F32, &device)?,
-        None => Parameters::init(&network, 1, DType::F32, &device)?.model(&network)?,
+        None => Parameters::init(&network, 1, DType::F32, &device)?.evaluator(&network)?,
     };
     let input = network.input_shape();
     let images = noise(args.batch_size * input.elements());
@@ -167,9 +167,9 @@ fn train(args: &Args) -> Result<(Report, String)> {
     let (network, weights) = network(args)?;
     let threads = args.threads.unwrap_or_else(|| Options::default().threads);
     let images = noise(args.batch_size * network.input_shape().elements());
-    let place = match args.device {
-        DeviceArg::Cpu => Place::Kernels(threads),
-        device => Place::Device(device.open()?, args.precision.into()),
+    let (place, threads) = match args.device {
+        DeviceArg::Cpu => (Place::Kernels(threads), threads),
+        device => (Place::Device(device.open()?, args.precision.into()), 1),
     };
     let mut training = Training::new(&network, weights.as_ref(), images, place)?;
     let times = measure(args.seconds, || training.step())?;

@@ -192,9 +192,8 @@ fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
         bail!("a run goes on in the precision that it began in");
     }
     source.device = chosen.device;
-    let place = run::Place::open(&source)?;
     let data = run::data::open(&source, &config.description, &config.training.augment)?;
-    place.take(run::resume(ranks, &args.out, data)?)
+    run::resume(ranks, &args.out, &source, data)
 }
 
 fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {

@@ -6,7 +6,7 @@
 
 mod carrier;
 
-use super::{Bucket, Ranks, Sending};
+use super::{Bucket, Computing, Ranks, Sending};
 use crate::error::{Result, TrainError};
 use carrier::{Carrier, Desk};
 use mpi::Threading;
@@ -109,7 +109,7 @@ impl Ranks for MpiRanks {
         SimpleCommunicator::world().all_reduce_into(&own[..], values, SystemOperation::sum());
     }
 
-    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut dyn FnMut(&mut dyn Sending)) {
+    fn sum_while(&self, buckets: &mut [Bucket], compute: &mut Computing<'_>) {
         struct Outbox<'a> {
             desk: &'a Desk,
             buckets: &'a mut [Bucket],
@@ -128,10 +128,12 @@ impl Ranks for MpiRanks {
             }
         }
         self.desk.begin(buckets.len());
-        compute(&mut Outbox {
+        let mut outbox = Outbox {
             desk: &self.desk,
             buckets,
-        });
-        self.desk.finish(buckets);
+        };
+        if compute(&mut outbox).is_continue() {
+            self.desk.finish(buckets);
+        }
     }
 }
