@@ -64,11 +64,21 @@ fn launched() -> Option<Option<usize>> {
 /// Ranks of the job on this machine.
 pub(crate) fn on_this_machine() -> usize {
     let names = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"];
-    names
-        .iter()
-        .find_map(|name| number(name))
-        .unwrap_or(1)
-        .max(1)
+    let told = names.iter().find_map(|name| number(name));
+    let slurm = || largest(&env::var("SLURM_STEP_TASKS_PER_NODE").ok()?);
+    told.or_else(slurm).unwrap_or(1).max(1)
+}
+
+/// The processors that Slurm gave to each rank, where it was told how many.
+pub(crate) fn processors() -> Option<usize> {
+    env::var_os("SLURM_STEP_NUM_TASKS")?;
+    number("SLURM_CPUS_PER_TASK").filter(|&processors| processors > 0)
+}
+
+/// The largest of Slurm's counts: `2(x3),1` is twice three times, then once.
+fn largest(counts: &str) -> Option<usize> {
+    let count = |text: &str| text.split('(').next()?.trim().parse().ok();
+    counts.split(',').filter_map(count).max()
 }
 
 /// The number of this rank among those on this machine.
@@ -83,4 +93,22 @@ pub(crate) fn on_this_machine_number() -> usize {
 
 fn number(variable: &str) -> Option<usize> {
     env::var(variable).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_ranks_of_a_machine_count() {
+        for (text, expected) in [
+            ("2", Some(2)),
+            ("1,4(x12),2", Some(4)),
+            ("2(x3)", Some(2)),
+            ("", None),
+            ("many", None),
+        ] {
+            assert_eq!(largest(text), expected, "{text}");
+        }
+    }
 }

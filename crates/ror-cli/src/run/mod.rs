@@ -182,7 +182,8 @@ pub(crate) fn absolute(source: Source) -> Result<Source> {
     };
     let cores = || {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        (cores / ranks::on_this_machine()).max(1)
+        let share = || (cores / ranks::on_this_machine()).max(1);
+        ranks::processors().map_or_else(share, |own| own.min(cores))
     };
     Ok(Source {
         data: source.data.map(absolute).transpose()?,
