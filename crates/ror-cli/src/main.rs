@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 /// Residual networks of residual networks: inspect, run, evaluate and convert them.
 ///
-/// Exit status: 0 success, 1 failure, 2 wrong usage. Results go to stdout, notes to stderr.
+/// Exit status: 0 success, 1 failure, 2 a command line that cannot be parsed. Results go to stdout, notes to stderr.
 #[derive(Parser)]
 #[command(name = "ror", version, propagate_version = true)]
 struct Cli {

@@ -62,15 +62,22 @@ fn launched() -> Option<Option<usize>> {
 }
 
 /// Ranks of the job on this machine.
-pub(crate) fn on_this_machine() -> usize {
+fn on_this_machine() -> usize {
     let names = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"];
     let told = names.iter().find_map(|name| number(name));
     let slurm = || largest(&env::var("SLURM_STEP_TASKS_PER_NODE").ok()?);
     told.or_else(slurm).unwrap_or(1).max(1)
 }
 
+/// Threads for this process: as many as it has processors, which the ranks on a machine share.
+pub(crate) fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = || (processors / on_this_machine()).max(1);
+    given_by_slurm().map_or_else(share, |given| given.min(processors))
+}
+
 /// The processors that Slurm gave to each rank, where it was told how many.
-pub(crate) fn processors() -> Option<usize> {
+fn given_by_slurm() -> Option<usize> {
     env::var_os("SLURM_STEP_NUM_TASKS")?;
     number("SLURM_CPUS_PER_TASK").filter(|&processors| processors > 0)
 }

@@ -1,6 +1,7 @@
 //! Weights made ready to run on batches of images.
 
 use crate::device::DeviceArg;
+use crate::ranks;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -43,10 +44,7 @@ enum EngineKind {
 /// Options of a compilation for batches of that size.
 pub(crate) fn compile_options(threads: Option<usize>, batch_size: usize) -> Options {
     let options = Options::default().batch_size(batch_size);
-    match threads {
-        Some(threads) => options.threads(threads),
-        None => options,
-    }
+    options.threads(threads.unwrap_or_else(ranks::threads))
 }
 
 /// A model with what its inputs and outputs need.

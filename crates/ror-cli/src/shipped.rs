@@ -8,6 +8,7 @@ pub(crate) struct Shipped {
     pub(crate) file: &'static str,
     /// The model that it is for.
     pub(crate) preset: &'static str,
+    called: &'static str,
     bytes: &'static [u8],
 }
 
@@ -15,6 +16,7 @@ pub(crate) struct Shipped {
 pub(crate) const SHIPPED: [Shipped; 1] = [Shipped {
     file: "ror-3-wrn-40-2-cifar10.safetensors",
     preset: "keras-ror-3-wrn-40-2",
+    called: "the shipped ror-3-wrn-40-2-cifar10.safetensors",
     bytes: include_bytes!("../weights/ror-3-wrn-40-2-cifar10.safetensors"),
 }];
 
@@ -25,7 +27,7 @@ impl Shipped {
 
     /// What messages call it.
     pub(crate) fn path(&self) -> &'static Path {
-        Path::new(self.file)
+        Path::new(self.called)
     }
 }
 

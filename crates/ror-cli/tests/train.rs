@@ -164,6 +164,39 @@ fn weights_for_other_classes_are_fine_tuned() {
 }
 
 #[test]
+fn a_folder_with_something_that_a_run_would_replace_is_left_alone() {
+    for name in [
+        "last/notes.txt",
+        "metrics.csv",
+        "best.safetensors",
+        "curves.svg",
+    ] {
+        let shell = Shell::new();
+        shell.stripes("data", ["across", "down"]);
+        let path = shell.write(&format!("mine/{name}"), "mine");
+        let error = shell.fails(&args(TINY, "--out mine --epochs 1"));
+        let first = name.split('/').next().unwrap();
+        assert!(error.contains(&format!("`{first}`")), "{error}");
+        assert_eq!(fs::read_to_string(path).unwrap(), "mine");
+        assert!(!shell.path("mine/config.toml").exists());
+    }
+}
+
+#[test]
+fn a_checkpoint_goes_on_only_with_the_settings_that_it_began_with() {
+    let shell = Shell::new();
+    shell.stripes("data", ["across", "down"]);
+    shell.ok(&args(TINY, "--out run --epochs 2"));
+    let path = shell.path("run/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("batch-size = 6", "batch-size = 9")).unwrap();
+    let error = shell.fails(&args("train --resume --out run", ""));
+    assert!(error.contains("batches an epoch"), "{error}");
+    fs::write(&path, config).unwrap();
+    shell.ok(&args("train --resume --out run", ""));
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
     let shell = Shell::new();
     shell.stripes("data", ["across", "down"]);

@@ -22,6 +22,10 @@ const AREA: usize = 32 * 32;
 /// Bytes of one image.
 const IMAGE: usize = 3 * AREA;
 
+/// More classes than a label of CIFAR's could name, and longer names than anyone gives.
+const MAX_CLASSES: usize = 256;
+const MAX_NAME: usize = 256;
+
 /// The four official distributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {

@@ -65,6 +65,22 @@ pub enum ErrorKind {
     /// A class folder whose name cannot be a class name.
     #[error("the folder name is not UTF-8")]
     ClassName,
+    /// A list of names that no labels could need.
+    #[error("more than {classes} class names, or one of more than {bytes} bytes")]
+    ClassNames {
+        /// The most names.
+        classes: usize,
+        /// The most bytes of a name.
+        bytes: usize,
+    },
+    /// A file larger than what it is for could need.
+    #[error("the file has {found} bytes, at most {limit} are read")]
+    FileTooLarge {
+        /// Bytes found.
+        found: u64,
+        /// The most bytes that are read.
+        limit: u64,
+    },
     /// Two splits of one folder dataset with different classes.
     #[error(
         "the class folders differ from those of {other}: only here [{here}], only there [{there}]"

@@ -93,13 +93,17 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, is no image, stops early, is damaged, or would decode to more
-    /// than 384 MiB or 32,768 pixels a side.
+    /// A file that cannot be read, is no image, stops early, is damaged, has more than 384 MiB, or
+    /// would decode to more or to 32,768 pixels a side.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = fs::metadata(path).at(path)?;
         if !metadata.is_file() {
             return Err(Error::new(path, ErrorKind::NotAFile));
+        }
+        if metadata.len() > MAX_BYTES {
+            let (found, limit) = (metadata.len(), MAX_BYTES);
+            return Err(Error::new(path, ErrorKind::FileTooLarge { found, limit }));
         }
         let bytes = fs::read(path).at(path)?;
         Self::decode(&bytes).at(path)

@@ -80,7 +80,7 @@ pub enum DescriptionError {
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// A name that is no preset.
-    #[error("unknown model `{name}`{}", suggestion(nearest.as_deref()))]
+    #[error("unknown model `{name}`; {}", suggestion(nearest.as_deref()))]
     UnknownPreset {
         /// The name.
         name: String,
@@ -105,5 +105,8 @@ fn block_name(block: BlockKind) -> &'static str {
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |n| format!("; did you mean `{n}`?"))
+    nearest.map_or_else(
+        || "names are like `ror-3-110` or `ror-3-wrn-40-2`".to_owned(),
+        |n| format!("did you mean `{n}`?"),
+    )
 }

@@ -155,7 +155,7 @@ fn nearest(name: &str) -> Option<String> {
     LISTED
         .iter()
         .map(|&listed| (strsim::jaro_winkler(name, listed), listed))
-        .filter(|&(similarity, _)| similarity > 0.6)
+        .filter(|&(similarity, _)| similarity > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, listed)| listed.to_owned())
 }

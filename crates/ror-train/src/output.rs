@@ -9,11 +9,13 @@ use atomicwrites::{AllowOverwrite, AtomicFile};
 use ror_models::Description;
 use ror_weights::{Weights, save_safetensors};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.toml";
+/// Bytes: a hundred times what one takes.
+const LARGEST_CONFIG: u64 = 1 << 20;
 const METRICS: &str = "metrics.csv";
 const CURVES: &str = "curves.svg";
 pub(crate) const BEST: &str = "best.safetensors";
@@ -75,6 +77,10 @@ impl RunConfig {
     /// A folder without one, or one that does not describe a run.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
+        let metadata = fs::metadata(&path).at(&path)?;
+        if !metadata.is_file() || metadata.len() > LARGEST_CONFIG {
+            return Err(damaged(&path, "this is no configuration of a run"));
+        }
         let text = fs::read_to_string(&path).at(&path)?;
         let config: Self = toml::from_str(&text).map_err(|e| damaged(&path, e))?;
         config.training.validate()?;
@@ -114,17 +120,34 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Makes the folder of a run; it must not hold one yet.
+    /// Makes the folder of a run; it must not hold one yet, nor anything that a run would replace.
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).at(folder)?;
-        let lock = lock(folder)?;
-        let path = folder.join(CONFIG);
-        if fs::exists(&path).at(&path)? {
+        let there = |name: &str| {
+            let path = folder.join(name);
+            fs::symlink_metadata(&path).is_ok()
+        };
+        if there(CONFIG) {
             return Err(damaged(
                 folder,
                 "there is a run in this folder already: resume it, or choose another folder",
             ));
         }
+        // A run that was killed before it had its configuration has left a lock, and nothing worth keeping.
+        let begun = there(LOCK);
+        let kept = [BEST, CURVES].into_iter().chain(
+            [METRICS]
+                .into_iter()
+                .chain(checkpoint::FOLDERS)
+                .filter(|_| !begun),
+        );
+        if let Some(name) = kept.into_iter().find(|name| there(name)) {
+            return Err(damaged(
+                folder,
+                format!("a run would replace the `{name}` in this folder: choose another"),
+            ));
+        }
+        let lock = lock(folder)?;
         Self::open(folder, &Progress::default(), lock)
     }
 
@@ -188,7 +211,13 @@ impl Output {
 /// Makes sure that no other process trains in the folder.
 pub(crate) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
-    let file = File::create(&path).at(&path)?;
+    // Whatever it may be a link to keeps its content.
+    let open = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let file = open.at(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(damaged(

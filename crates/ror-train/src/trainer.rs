@@ -155,7 +155,8 @@ impl Trainer {
         }
         let layout = Arc::new(FlatLayout::new(&parameters));
         let loader = Loader::on(ranks, data.train, &config)?;
-        let own = config.batch_size.div_ceil(ranks.size());
+        let largest = config.batch_size.min(loader.images());
+        let own = largest.div_ceil(ranks.size());
         Ok(Self {
             engine: engine(network, &parameters, own)?,
             buckets: Buckets::new(network, &layout),

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     engine: EngineOptions,
     /// How many classes to show per image
-    #[arg(short = 'k', long, default_value_t = 5, value_name = "K")]
+    #[arg(short = 'k', long, default_value_t = 5, value_name = "K", value_parser = crate::model::positive)]
     top: usize,
     /// Write the probabilities of all classes, float32 (N, classes)
     #[arg(short, long, value_name = "FILE.npy")]

@@ -8,7 +8,7 @@ use crate::output::{self, note};
 use crate::ranks;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device};
-use ror_data::Normalisation;
+use ror_data::{Format, Normalisation};
 use ror_models::{Description, Network, Parameters};
 use ror_train::{
     DeviceEngine, Outcome, Precision, Ranks, RunConfig, Source, StopFlag, TrainConfig, Trainer,
@@ -83,6 +83,12 @@ impl Plan {
     }
 
     fn describe(&self, ranks: &dyn Ranks, network: &Network, data: &TrainingData) {
+        let format = data.train.data().provenance().format;
+        if format == Format::Svhn && self.training.augment.flip {
+            note(
+                "note: digits are mirrored, which changes what they are; --flip false leaves that",
+            );
+        }
         let threads = self.source.threads.unwrap_or(1);
         let on = match &self.source.device {
             Some(device) => format!(" on {device}"),
@@ -180,15 +186,10 @@ pub(crate) fn absolute(source: Source) -> Result<Source> {
     let absolute = |path: PathBuf| {
         std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
     };
-    let cores = || {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = || (cores / ranks::on_this_machine()).max(1);
-        ranks::processors().map_or_else(share, |own| own.min(cores))
-    };
     Ok(Source {
         data: source.data.map(absolute).transpose()?,
         init: source.init.map(absolute).transpose()?,
-        threads: source.threads.or_else(|| Some(cores())),
+        threads: source.threads.or_else(|| Some(ranks::threads())),
         ..source
     })
 }

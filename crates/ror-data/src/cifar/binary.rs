@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Batch, IMAGE, Labels};
+use super::{Batch, IMAGE, Labels, MAX_CLASSES, MAX_NAME};
 use crate::error::ErrorKind;
 
 pub(super) fn batch(bytes: &[u8], kind: Labels) -> Result<Batch<'_>, ErrorKind> {
@@ -31,5 +31,12 @@ pub(super) fn batch(bytes: &[u8], kind: Labels) -> Result<Batch<'_>, ErrorKind> 
 pub(super) fn class_names(bytes: &[u8]) -> Result<Vec<String>, ErrorKind> {
     let text = std::str::from_utf8(bytes).map_err(|_| ErrorKind::ClassName)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
+    let names: Vec<String> = lines.map(str::to_owned).take(MAX_CLASSES + 1).collect();
+    if names.len() > MAX_CLASSES || names.iter().any(|name| name.len() > MAX_NAME) {
+        return Err(ErrorKind::ClassNames {
+            classes: MAX_CLASSES,
+            bytes: MAX_NAME,
+        });
+    }
+    Ok(names)
 }

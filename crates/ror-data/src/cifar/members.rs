@@ -12,6 +12,9 @@ use crate::dataset::{Progress, Split};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::reported::Reported;
 
+/// Bytes of a file, three times what CIFAR-100's largest has.
+const LARGEST: u64 = 512 << 20;
+
 /// The files needed for one split, in memory, and where each came from.
 pub(super) struct Members {
     /// The folder or the archive.
@@ -26,6 +29,10 @@ impl Members {
         for name in layout.needed(split) {
             let path = folder.join(name);
             if path.is_file() {
+                let (found, limit) = (fs::metadata(&path).at(&path)?.len(), LARGEST);
+                if found > limit {
+                    return Err(Error::new(&path, ErrorKind::FileTooLarge { found, limit }));
+                }
                 let bytes = fs::read(&path).at(&path)?;
                 files.insert(name, (path, bytes));
             }

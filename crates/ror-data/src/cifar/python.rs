@@ -5,11 +5,8 @@ use std::borrow::Cow;
 
 use super::pickle::{Id, Pickle, Value};
 use super::{Batch, IMAGE, Labels};
+use super::{MAX_CLASSES, MAX_NAME};
 use crate::error::ErrorKind;
-
-/// More classes than a label of CIFAR's could name, and longer names than anyone gives.
-const MAX_CLASSES: usize = 256;
-const MAX_NAME: usize = 256;
 
 pub(super) fn batch(bytes: &[u8], kind: Labels) -> Result<Batch<'_>, ErrorKind> {
     let pickle = Pickle::read(bytes).map_err(ErrorKind::Pickle)?;

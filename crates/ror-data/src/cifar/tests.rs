@@ -293,6 +293,8 @@ fn damage_is_an_error_that_names_the_file() {
         format!("{}: missing: data_batch_3.bin", root.path().display())
     );
 
+    change("batches.meta.txt", "name\n".repeat(257).as_bytes());
+    assert!(error(root.path(), Split::Train).contains("more than 256 class names"));
     change("batches.meta.txt", b"\n\n");
     assert!(error(root.path(), Split::Train).ends_with("batches.meta.txt: missing: class names"));
 }

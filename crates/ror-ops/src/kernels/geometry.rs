@@ -48,7 +48,10 @@ impl Geometry {
         })
     }
 
-    /// Multiply-adds for one image.
+    /// Multiply-adds for one image of `h` rows and `w` columns.
+    ///
+    /// # Errors
+    /// An image smaller than the kernel; a size that overflows.
     pub fn multiply_adds(&self, h: usize, w: usize) -> Result<usize> {
         let out = self.output(Dims::new(1, self.inputs, h, w))?;
         product(

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const LAST: &str = "last";
 const NEW: &str = ".last.new";
 const OLD: &str = ".last.old";
+/// Folders of a run that come and go.
+pub(crate) const FOLDERS: [&str; 3] = [LAST, NEW, OLD];
 
 /// Writes a new `last` in `run` with `fill`, which is given an empty folder, and puts it in the
 /// place of the old one. If `fill` fails, the old one stays.

@@ -7,7 +7,7 @@
 mod arrays;
 mod folder;
 
-pub(crate) use folder::recover;
+pub(crate) use folder::{FOLDERS, recover};
 
 use arrays::{Array, read_arrays, write_arrays};
 use folder::replace;

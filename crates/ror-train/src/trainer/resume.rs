@@ -74,6 +74,19 @@ impl Trainer {
                 return Err(TrainError::Config(text.to_owned()));
             }
         }
+        let (progress, batches) = (&restored.progress, trainer.loader.batches());
+        let steps = progress.epoch.checked_mul(batches);
+        let steps = steps.and_then(|steps| steps.checked_add(progress.batch));
+        if progress.batch > batches
+            || steps != Some(progress.step)
+            || progress.history.len() as u64 != progress.epoch
+        {
+            return Err(TrainError::Config(format!(
+                "the checkpoint is at step {} (epoch {}, batch {}), which no run with {batches} batches an epoch \
+                 reaches: do the settings stand as the run began with them?",
+                progress.step, progress.epoch, progress.batch
+            )));
+        }
         trainer.progress = restored.progress;
         trainer.config = config;
         if let Some(lock) = lock {

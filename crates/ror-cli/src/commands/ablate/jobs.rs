@@ -84,6 +84,8 @@ fn plan(cell: &Cell, reader: &mut Reader, moved: Option<&Path>) -> Result<Plan> 
             ("recipe", settings.recipe.is_some()),
             ("training", !settings.training.is_empty()),
             ("source.init", settings.source.init.is_some()),
+            ("source.device", settings.source.device.is_some()),
+            ("source.precision", settings.source.precision.is_some()),
         ];
         if let Some((key, _)) = trains.into_iter().find(|(_, given)| *given) {
             bail!("`{key}` is for training, `weights` are evaluated as they are");

@@ -20,7 +20,8 @@ use training::{Place, Training};
 /// Measure how fast a model runs
 ///
 /// Runs batches of random images through the compiled model; with --train, steps of training (forwards, backwards,
-/// SGD). Without weights, random ones: speed does not depend on them. Latency is that of a batch.
+/// SGD). Without weights, random ones: speed does not depend on them. Without --model, that of the weights, or
+/// keras-ror-3-wrn-40-2. Latency is that of a batch.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  ror bench --model ror-3-wrn-40-2 --batch-size 64\n  \
@@ -31,11 +32,8 @@ pub(crate) struct Args {
     /// Weights in any readable format, instead of random ones
     #[arg(short, long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// The model [default: keras-ror-3-wrn-40-2]; with weights, the one they are for
     #[command(flatten)]
     weights_options: WeightsOptions,
-    #[command(flatten)]
-    changes: ModelOptions,
     /// Images per batch
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = positive)]
     batch_size: usize,
@@ -60,6 +58,8 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    changes: ModelOptions,
 }
 
 /// The model that is measured where none is named.

@@ -98,7 +98,7 @@ struct AugmentOptions {
     /// Crop from so many pixels of padding
     #[arg(long, value_name = "PIXELS")]
     crop: Option<usize>,
-    /// Mirror every other image
+    /// Mirror images, each with probability 1/2
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     flip: Option<bool>,
     /// Blank a square of this side

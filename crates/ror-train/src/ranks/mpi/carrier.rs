@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_micros(100);
 pub(super) struct Carrier {
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
+    /// Buckets are under way.
+    busy: Arc<AtomicBool>,
 }
 
 enum Order {
@@ -47,6 +49,8 @@ impl Carrier {
         let (sender, back) = channel();
         let hurry = Arc::new(AtomicBool::new(false));
         let waits = hurry.clone();
+        let busy = Arc::new(AtomicBool::new(false));
+        let works = busy.clone();
         let thread = thread::Builder::new().name("ror-mpi".to_owned());
         let (ready, is_ready) = channel();
         let work = move || {
@@ -54,10 +58,10 @@ impl Carrier {
             let world = SimpleCommunicator::world().duplicate();
             let _ = ready.send(());
             while let Ok(Order::Begin(count)) = receiver.recv() {
-                if sender
-                    .send(carry(&world, &receiver, count, &waits))
-                    .is_err()
-                {
+                works.store(true, Ordering::Relaxed);
+                let buckets = carry(&world, &receiver, count, &waits);
+                works.store(false, Ordering::Relaxed);
+                if sender.send(buckets).is_err() {
                     return;
                 }
             }
@@ -70,6 +74,7 @@ impl Carrier {
         let carrier = Self {
             orders: orders.clone(),
             thread: Some(thread),
+            busy,
         };
         let desk = Desk {
             orders,
@@ -77,6 +82,11 @@ impl Carrier {
             hurry,
         };
         Ok((carrier, desk))
+    }
+
+    /// Whether it carries buckets that other ranks may never send.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// Ends the thread, before MPI is ended.

@@ -76,7 +76,14 @@ impl Job {
         loop {
             match meeting.test() {
                 // The first that ends has the rest killed, and what they said last with them.
-                Ok(_) => return sleep(FORWARD),
+                Ok(_) => {
+                    sleep(FORWARD);
+                    // Ranks that left amid a step may have sent different buckets: they would wait for ever.
+                    if self.carrier.is_busy() {
+                        self.farewell.abort(1)
+                    }
+                    return;
+                }
                 Err(waiting) if since.elapsed() < FAREWELL => meeting = waiting,
                 Err(_) => self.farewell.abort(1),
             }
