@@ -103,10 +103,15 @@ impl Layer {
     /// The shape after this layer.
     fn output(&self, input: Shape3) -> Result<Shape3, String> {
         let window = |size: usize, kernel: usize, stride: usize, padding: usize| {
-            (size + 2 * padding)
-                .checked_sub(kernel)
-                .map(|room| room / stride + 1)
-                .ok_or_else(|| format!("the {kernel} x {kernel} window is larger than the image"))
+            let room = size.saturating_add(padding.saturating_mul(2));
+            let room = room.checked_sub(kernel);
+            room.and_then(|room| room.checked_div(stride))
+                .map(|steps| steps + 1)
+                .ok_or_else(|| {
+                    format!(
+                        "a {kernel} x {kernel} window in steps of {stride} does not fit the image"
+                    )
+                })
         };
         let channels = |expected: usize| {
             if input.channels == expected {

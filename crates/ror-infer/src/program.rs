@@ -344,7 +344,10 @@ fn operation(
             )
         }
         Kind::Merge => (Kernel::Merge(vec![Block::ZERO; blocks(to.c)]), 0, false),
-        Kind::MaxPool(pool) => (Kernel::MaxPool(*pool), 0, false),
+        Kind::MaxPool(pool) => {
+            pool.output(from).map_err(wrong)?;
+            (Kernel::MaxPool(*pool), 0, false)
+        }
         &Kind::Pad { stride } => (
             Kernel::Pad {
                 stride,

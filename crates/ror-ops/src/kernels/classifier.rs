@@ -28,8 +28,13 @@ impl Linear<'_> {
     /// Slices whose lengths do not fit each other.
     pub fn run(&self, isa: Isa, rows: usize, x: &[f32], y: &mut [f32]) -> Result<()> {
         let (inputs, outputs) = self.check(rows, x, y)?;
-        if x.is_empty() || y.is_empty() {
-            y.fill(0.0);
+        if inputs == 0 {
+            for y in y.chunks_exact_mut(outputs.max(1)) {
+                y.copy_from_slice(self.bias);
+            }
+            return Ok(());
+        }
+        if y.is_empty() {
             return Ok(());
         }
         for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {

@@ -78,11 +78,27 @@ pub(super) fn check_finite(what: &'static str, values: &[f32]) -> Result<()> {
     }
 }
 
-/// The product of `factors`.
+/// The product of `factors`. A zero among them hides no size that would overflow.
 pub(super) fn product(what: &'static str, factors: &[usize]) -> Result<usize> {
-    let product = factors.iter().try_fold(1usize, |p, &f| p.checked_mul(f));
+    let largest = factors
+        .iter()
+        .try_fold(1usize, |p, &f| p.checked_mul(f.max(1)));
     // Half the address range: pointer offsets must fit in `isize`, counted in bytes of a block.
-    product
+    largest
         .filter(|&p| p <= isize::MAX as usize / 128)
-        .ok_or(KernelError::Overflow(what))
+        .ok_or(KernelError::Overflow(what))?;
+    Ok(factors.iter().product())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zero_hides_no_overflow() {
+        assert_eq!(product("size", &[0, 3, 4]).unwrap(), 0);
+        assert_eq!(product("size", &[2, 3, 4]).unwrap(), 24);
+        assert!(product("size", &[0, 1 << 32, 1 << 32]).is_err());
+        assert!(product("size", &[usize::MAX / 2, 3]).is_err());
+    }
 }

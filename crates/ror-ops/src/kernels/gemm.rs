@@ -4,8 +4,8 @@
 //! read where it lies, as a [`Walk`] of runs of consecutive `k` with rows a fixed step apart, which covers
 //! transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
 //!
-//! The register tile is `MR` rows by two vectors: with `MR` = 12 and AVX-512 a step of `k` costs 12 cycles of
-//! multiply-adds and 7 of loads.
+//! The register tile is `MR` rows by two vectors: with `MR` = 10 and AVX-512 a step of `k` costs 10 cycles of
+//! multiply-adds and 6 of loads.
 
 use super::blocked::{Block, LANES, as_flat_mut, blocks};
 use super::memory::{Blocks, Memory};

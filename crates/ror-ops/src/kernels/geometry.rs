@@ -85,7 +85,7 @@ impl Geometry {
         // The most that any packing takes.
         let padded = product(
             "weight",
-            &[blocks(inputs) * LANES, blocks(outputs) * LANES, kh * kw],
+            &[blocks(inputs), LANES, blocks(outputs), LANES, kh, kw],
         )?;
         product("weight", &[padded, 4])?;
         check_len("weight", inputs * outputs * kh * kw, weight.len())?;

@@ -197,7 +197,12 @@ impl Shared {
             // SAFETY: the closure is borrowed until `pending` reaches zero.
             let done = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, index) }));
             if let Err(payload) = done {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                match &*first {
+                    None => *first = Some(payload),
+                    // One is told; a payload that panics when it is dropped would end this worker.
+                    Some(_) => std::mem::forget(payload),
+                }
             }
             if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
                 job.caller.unpark();

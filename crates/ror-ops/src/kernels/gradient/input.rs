@@ -8,7 +8,7 @@ use super::super::blocked::{Block, Dims, LANES, blocks};
 use super::super::conv::Conv2d;
 use super::super::direct::Gather;
 use super::super::epilogue::{Fused, Output, Source, Term};
-use super::super::error::{Result, check_at_least, check_len};
+use super::super::error::{Result, check_at_least, check_len, product};
 use super::super::gemm::{Panels, Product, Walk};
 use super::super::geometry::Filters;
 use super::super::memory::Memory;
@@ -61,7 +61,9 @@ impl InputGradient {
             padding,
         } = geometry;
         geometry.output(Dims::new(images, inputs, h, w))?;
-        let weight = vec![0.0; inputs * outputs * kh * kw];
+        let len = product("weight", &[inputs, outputs, kh, kw])?;
+        product("stride", &[stride, stride])?;
+        let weight = vec![0.0; len];
         geometry.check(&weight, None)?;
         let method = if stride == 1 && kh == kw && padding < kh {
             let turned = Geometry {
@@ -267,7 +269,7 @@ impl Phase {
         let (c, gathered): (*mut f32, *mut f32) =
             (c.as_mut_ptr().cast(), gathered.as_mut_ptr().cast());
         // Shifts all offsets to where they are not negative.
-        let padding = 1usize << 32;
+        let padding = 1usize << (usize::BITS / 2);
         for image in 0..input.n {
             let mut first = 0;
             while first < rows * cols {

@@ -107,8 +107,9 @@ impl Outer {
                         *acc = S::mul_add(x, column, *acc);
                     }
                 }
-                x = x.add(LANES);
-                y = y.add(LANES);
+                // After the last they may lie behind what they point into.
+                x = x.wrapping_add(LANES);
+                y = y.wrapping_add(LANES);
             }
             for (m, acc) in acc.iter().enumerate() {
                 for (j, &acc) in acc.iter().enumerate() {

@@ -43,7 +43,7 @@ impl Pool {
         let base = Shareable(items.as_mut_ptr());
         self.run(|index| {
             let base = &base;
-            let range = units * index / threads..units * (index + 1) / threads;
+            let range = share(units, index, threads);
             // SAFETY: every index comes once; the ranges of units are disjoint and lie within `items`, which is
             // borrowed until `run` returns.
             let share = unsafe {
@@ -78,7 +78,7 @@ impl Pool {
         );
         self.run(|index| {
             let (base, states) = (&base, &states);
-            let range = units * index / threads..units * (index + 1) / threads;
+            let range = share(units, index, threads);
             // SAFETY: every index comes once and is below the number of states; the ranges of units are disjoint
             // and lie within `items`; both slices are borrowed until `run` returns.
             let (state, share) = unsafe {
@@ -94,6 +94,13 @@ impl Pool {
         });
         Ok(())
     }
+}
+
+/// A thread's share of so many units.
+fn share(units: usize, index: usize, threads: usize) -> Range<usize> {
+    // Slices of nothing may have more elements than there are addresses.
+    let bound = |index: usize| (units as u128 * index as u128 / threads as u128) as usize;
+    bound(index)..bound(index + 1)
 }
 
 /// A pointer of which each thread uses its own range.
