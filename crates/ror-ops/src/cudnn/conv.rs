@@ -109,15 +109,19 @@ impl Plans {
 /// Bytes that an algorithm may work in, if there is one that does with less: 1 GiB.
 const WORKSPACE: usize = 1 << 30;
 
-/// The first of the algorithms that cuDNN proposes, fastest first, that gives the same bits every time in little memory;
-/// the first that works where none does.
-macro_rules! choose {
-    ($most:literal, $call:path, $($argument:expr),*) => {{
+/// The way that is known already, or else the first of the algorithms that cuDNN proposes, fastest first, that gives the
+/// same bits every time in little memory; the first that works where none does. Both functions are asked with the same
+/// handle and descriptors.
+macro_rules! way {
+    ($way:expr, $most:literal, $propose:path, $workspace:path, $($argument:expr),*) => {{
+        if let Some(way) = $way.get() {
+            return Ok(*way);
+        }
         // SAFETY: numbers, and enumerations that each have a zero.
         let mut found = [unsafe { std::mem::zeroed() }; $most];
         let mut count = 0;
         // SAFETY: handle and descriptors are alive, and there is room for so many answers.
-        unsafe { $call($($argument),*, $most, &mut count, found.as_mut_ptr()) }?;
+        unsafe { $propose($($argument),*, $most, &mut count, found.as_mut_ptr()) }?;
         let count = usize::try_from(count).unwrap_or(0).min($most);
         let works = |i: &usize| found[*i].status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS;
         let repeats =
@@ -125,87 +129,63 @@ macro_rules! choose {
         let small = |i: &usize| found[*i].memory <= WORKSPACE;
         let best = (0..count).find(|i| works(i) && repeats(i) && small(i));
         let best = best.or_else(|| (0..count).find(|i| works(i) && small(i)));
-        match best.or_else(|| (0..count).find(works)) {
-            Some(i) => found[i].algo,
-            None => candle_core::bail!("cuDNN knows no algorithm for this convolution"),
-        }
+        let Some(best) = best.or_else(|| (0..count).find(works)) else {
+            candle_core::bail!("cuDNN knows no algorithm for this convolution")
+        };
+        let algorithm = found[best].algo;
+        // SAFETY: handle and descriptors are alive.
+        let bytes = unsafe { $workspace($($argument),*, algorithm) }?;
+        Ok(*$way.get_or_init(|| (algorithm, bytes)))
     }};
 }
 
 impl Plan {
     fn forward_way(&self, handle: &Handle) -> Result<(sys::cudnnConvolutionFwdAlgo_t, usize)> {
-        if let Some(way) = self.forward.get() {
-            return Ok(*way);
-        }
-        let (x, weight, conv, y) = (self.x.0, self.weight.0, self.conv.0, self.y.0);
-        let algorithm = choose!(
+        way!(
+            self.forward,
             8,
             result::get_convolution_forward_algorithm,
+            result::get_convolution_forward_workspace_size,
             handle.raw,
-            x,
-            weight,
-            conv,
-            y
-        );
-        // SAFETY: handle and descriptors are alive.
-        let bytes = unsafe {
-            result::get_convolution_forward_workspace_size(
-                handle.raw, x, weight, conv, y, algorithm,
-            )
-        }?;
-        Ok(*self.forward.get_or_init(|| (algorithm, bytes)))
+            self.x.0,
+            self.weight.0,
+            self.conv.0,
+            self.y.0
+        )
     }
 
     fn input_gradient_way(
         &self,
         handle: &Handle,
     ) -> Result<(sys::cudnnConvolutionBwdDataAlgo_t, usize)> {
-        if let Some(way) = self.input_gradient.get() {
-            return Ok(*way);
-        }
-        let (x, weight, conv, y) = (self.x.0, self.weight.0, self.conv.0, self.y.0);
-        let algorithm = choose!(
+        way!(
+            self.input_gradient,
             6,
             result::get_convolution_backward_data_algorithm,
+            result::get_convolution_backward_data_workspace_size,
             handle.raw,
-            weight,
-            y,
-            conv,
-            x
-        );
-        // SAFETY: handle and descriptors are alive.
-        let bytes = unsafe {
-            result::get_convolution_backward_data_workspace_size(
-                handle.raw, weight, y, conv, x, algorithm,
-            )
-        }?;
-        Ok(*self.input_gradient.get_or_init(|| (algorithm, bytes)))
+            self.weight.0,
+            self.y.0,
+            self.conv.0,
+            self.x.0
+        )
     }
 
     fn weight_gradient_way(
         &self,
         handle: &Handle,
     ) -> Result<(sys::cudnnConvolutionBwdFilterAlgo_t, usize)> {
-        if let Some(way) = self.weight_gradient.get() {
-            return Ok(*way);
-        }
-        let (x, weight, conv, y) = (self.x.0, self.weight.0, self.conv.0, self.y.0);
-        let algorithm = choose!(
+        way!(
+            self.weight_gradient,
             7,
             result::get_convolution_backward_filter_algorithm,
+            result::get_convolution_backward_filter_workspace_size,
             handle.raw,
-            x,
-            y,
-            conv,
-            weight
-        );
-        // SAFETY: handle and descriptors are alive.
-        let bytes = unsafe {
-            result::get_convolution_backward_filter_workspace_size(
-                handle.raw, x, y, conv, weight, algorithm,
-            )
-        }?;
-        Ok(*self.weight_gradient.get_or_init(|| (algorithm, bytes)))
+            self.x.0,
+            self.y.0,
+            self.conv.0,
+            self.weight.0
+        )
     }
 }
 

@@ -41,10 +41,8 @@ fn forward<T: Element>(
     } else {
         let handle = Handle::of(&device)?;
         let pool = PoolDescriptor::new(window)?;
-        let (x_as, y_as) = (
-            TensorDescriptor::new::<T>(input)?,
-            TensorDescriptor::new::<T>(output)?,
-        );
+        let x_as = TensorDescriptor::new::<T>(input)?;
+        let y_as = TensorDescriptor::new::<T>(output)?;
         compute(&handle, [&x], (len, 0), |at| {
             let [x] = at.inputs;
             // SAFETY: the descriptors are of these shapes and this type; all is contiguous and alive.
@@ -79,10 +77,8 @@ fn backward<T: Element>(
     } else {
         let handle = Handle::of(&device)?;
         let pool = PoolDescriptor::new(window)?;
-        let (x_as, y_as) = (
-            TensorDescriptor::new::<T>(input)?,
-            TensorDescriptor::new::<T>(output)?,
-        );
+        let x_as = TensorDescriptor::new::<T>(input)?;
+        let y_as = TensorDescriptor::new::<T>(output)?;
         compute(&handle, [&x, &y, &gradient], (x.len(), 0), |at| {
             let [x, y, dy] = at.inputs;
             // SAFETY: the descriptors are of these shapes and this type; all is contiguous and alive.
