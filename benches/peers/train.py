@@ -36,10 +36,11 @@ def serve(path, batch, threads, channels_last, cuda):
     images = torch.rand(batch, description["channels"], *description["image-size"]) * 2 - 1
     labels = torch.arange(batch) % description["classes"]
     device = "cuda" if cuda else "cpu"
-    net, images, labels = net.to(device), images.pin_memory() if cuda else images, labels.to(device)
+    net, labels = net.to(device), labels.to(device)
     if channels_last:
         net = net.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
+    images = images.pin_memory() if cuda else images
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
     print("ready", flush=True)
     for _ in sys.stdin:

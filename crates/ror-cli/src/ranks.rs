@@ -78,7 +78,16 @@ pub(crate) fn threads() -> usize {
 
 /// The processors that Slurm gave to each rank, where it was told how many.
 fn given_by_slurm() -> Option<usize> {
-    env::var_os("SLURM_STEP_NUM_TASKS")?;
+    let tasks = number("SLURM_STEP_NUM_TASKS")?;
+    // mpirun within a step of Slurm's passes on what was said of the step.
+    let by_mpirun = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+    if by_mpirun
+        .iter()
+        .filter_map(|name| number(name))
+        .any(|ranks| ranks != tasks)
+    {
+        return None;
+    }
     number("SLURM_CPUS_PER_TASK").filter(|&processors| processors > 0)
 }
 

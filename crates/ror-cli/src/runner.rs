@@ -20,7 +20,7 @@ pub(crate) struct EngineOptions {
     /// Where to run it: cpu, cuda or cuda:N
     #[arg(long, default_value_t = DeviceArg::Cpu, value_name = "DEVICE")]
     device: DeviceArg,
-    /// Threads of the compiled model [default: one per processor]
+    /// Threads of the compiled model [default: one per processor, or this rank's share of them]
     #[arg(long, value_name = "T", value_parser = crate::model::positive)]
     threads: Option<usize>,
 }

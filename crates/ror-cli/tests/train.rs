@@ -180,6 +180,13 @@ fn a_folder_with_something_that_a_run_would_replace_is_left_alone() {
         assert_eq!(fs::read_to_string(path).unwrap(), "mine");
         assert!(!shell.path("mine/config.toml").exists());
     }
+    // Nor does another's lock change that.
+    let shell = Shell::new();
+    shell.stripes("data", ["across", "down"]);
+    shell.write("mine/.lock", "");
+    let path = shell.write("mine/last/notes.txt", "mine");
+    shell.fails(&args(TINY, "--out mine --epochs 1"));
+    assert_eq!(fs::read_to_string(path).unwrap(), "mine");
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl Output {
             ));
         }
         // A run that was killed before it had its configuration has left a lock, and nothing worth keeping.
-        let begun = there(LOCK);
+        let foreign = there(checkpoint::FOLDERS[0]) && !checkpoint::is_one(folder);
+        let begun = there(LOCK) && !foreign;
         let kept = [BEST, CURVES].into_iter().chain(
             [METRICS]
                 .into_iter()
@@ -148,6 +149,9 @@ impl Output {
             ));
         }
         let lock = lock(folder)?;
+        if there(CONFIG) {
+            return Err(damaged(folder, "another process has begun a run here"));
+        }
         Self::open(folder, &Progress::default(), lock)
     }
 

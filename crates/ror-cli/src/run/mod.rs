@@ -114,7 +114,7 @@ impl Plan {
 }
 
 /// Where a run computes, and in what.
-struct Place {
+pub(crate) struct Place {
     /// None for the processor, with this crate's kernels.
     device: Option<Device>,
     precision: Precision,
@@ -122,7 +122,7 @@ struct Place {
 
 impl Place {
     /// Makes the device of a run ready.
-    fn open(source: &Source) -> Result<Self> {
+    pub(crate) fn open(source: &Source) -> Result<Self> {
         let device = match &source.device {
             Some(name) => {
                 let device: Result<DeviceArg, String> = name.parse();
@@ -144,14 +144,20 @@ impl Place {
         let Some(device) = self.device else {
             return Ok(trainer);
         };
-        if trainer.config().training.sync_batch_norm {
-            bail!("--sync-batch-norm is for processors, not for other devices");
-        }
+        check_synchronised(true, &trainer.config().training)?;
         Ok(trainer.with_engine(|network, parameters| {
             let engine = DeviceEngine::new(network, parameters, &device, self.precision)?;
             Ok(Box::new(engine))
         })?)
     }
+}
+
+/// Whether a run's normalisations can be had on a device, if there is one.
+pub(crate) fn check_synchronised(on_device: bool, training: &TrainConfig) -> Result<()> {
+    if on_device && training.sync_batch_norm {
+        bail!("--sync-batch-norm is for processors, not for other devices");
+    }
+    Ok(())
 }
 
 /// The network of a run: the one that is named, or described, or that of the weights. `None` if

@@ -30,6 +30,11 @@ const STATE: &str = "state.json";
 /// The layout of `state.json`.
 const FORMAT: u32 = 1;
 
+/// Whether the `last` in a run's folder is a checkpoint.
+pub(crate) fn is_one(run: &Path) -> bool {
+    last(run).join(STATE).is_file()
+}
+
 /// Which images a run uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DataStamp {

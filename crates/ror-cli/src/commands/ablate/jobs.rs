@@ -8,7 +8,9 @@ use crate::runner::{EngineOptions, Runner};
 use anyhow::{Context, Result, bail};
 use ror_data::Augment;
 use ror_models::{Description, Network};
-use ror_train::{Recipe, RunConfig, RunRecord, Source, Subset, TrainingData, fine_tuning};
+use ror_train::{
+    Precision, Recipe, RunConfig, RunRecord, Source, Subset, TrainingData, fine_tuning,
+};
 use ror_weights::Weights;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -104,6 +106,10 @@ fn plan(cell: &Cell, reader: &mut Reader, moved: Option<&Path>) -> Result<Plan> 
     let source = run::absolute(source)?;
     let recipe = settings.recipe.unwrap_or(Recipe::Fast);
     let mut training = recipe.config().with(settings.training.clone())?;
+    if settings.weights.is_none() {
+        run::Place::open(&source)?;
+        run::check_synchronised(source.device.is_some(), &training)?;
+    }
     let file = settings.weights.as_ref().or(source.init.as_ref());
     let weights = file.map(|file| reader.weights(file)).transpose()?;
     if let Some(weights) = weights.as_ref()
@@ -190,6 +196,8 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
 fn begun_run(folder: &Path, plan: &Plan) -> Result<RunRecord> {
     let record = RunRecord::read(folder)?;
     let config = &record.config;
+    let default = |precision: Option<Precision>| precision.unwrap_or_default();
+    let same = default(config.source.precision) == default(plan.source.precision);
     // Data may have moved, and the number of threads changes no more than the last bits.
     let wanted = RunConfig {
         version: config.version.clone(),
@@ -197,6 +205,11 @@ fn begun_run(folder: &Path, plan: &Plan) -> Result<RunRecord> {
             data: config.source.data.clone(),
             threads: config.source.threads,
             device: config.source.device.clone(),
+            precision: if same {
+                config.source.precision
+            } else {
+                plan.source.precision
+            },
             ..plan.source.clone()
         },
         training: plan.training.clone(),

@@ -6,10 +6,11 @@ mod training;
 use crate::device::{self, DeviceArg, PrecisionArg};
 use crate::model::{ModelOptions, WeightsOptions, positive};
 use crate::output::{print, print_json, table};
+use crate::ranks;
 use crate::runner::{compile, compile_options};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
-use ror_infer::{Engine, Input, Options};
+use ror_infer::{Engine, Input};
 use ror_models::{Network, Parameters};
 use ror_weights::Weights;
 use serde::Serialize;
@@ -165,7 +166,7 @@ fn infer_on_candle(args: &Args) -> Result<(Report, String)> {
 fn train(args: &Args) -> Result<(Report, String)> {
     device::check(args.device, args.precision.into())?;
     let (network, weights) = network(args)?;
-    let threads = args.threads.unwrap_or_else(|| Options::default().threads);
+    let threads = args.threads.unwrap_or_else(ranks::threads);
     let images = noise(args.batch_size * network.input_shape().elements());
     let (place, threads) = match args.device {
         DeviceArg::Cpu => (Place::Kernels(threads), threads),

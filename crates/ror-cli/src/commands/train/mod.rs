@@ -61,10 +61,10 @@ pub(crate) struct Args {
     /// Threads that compute [default: one per processor, or this rank's share of them; with --resume as before]
     #[arg(long, value_name = "N", value_parser = crate::model::positive)]
     threads: Option<usize>,
-    /// Where to compute: cpu, cuda or cuda:N; cpu without it
+    /// Where to compute: cpu, cuda or cuda:N [default: that of --resume or --config, else cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceArg>,
-    /// What to compute in; f32 without it
+    /// What to compute in [default: that of --resume or --config, else f32]
     #[arg(long, value_enum)]
     precision: Option<PrecisionArg>,
     /// Print the result as JSON
@@ -179,19 +179,20 @@ fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
     if let Some(data) = &args.data {
         source.data = Some(data.clone());
     }
-    if let (Some(asked), Some(began)) = (args.threads, source.threads)
-        && asked != began
-    {
-        note(&format!(
-            "note: the run began with {began} threads; with {asked} the last bits may differ"
-        ));
-    }
     // More ranks than before may share this machine's processors.
     let before = source.threads.map(|began| match ranks.size() {
         1 => began,
         _ => began.min(crate::ranks::threads()),
     });
-    run::set_threads(args.threads.or(before))?;
+    let threads = args.threads.or(before);
+    if let (Some(threads), Some(began)) = (threads, source.threads)
+        && threads != began
+    {
+        note(&format!(
+            "note: the run began with {began} threads; with {threads} the last bits may differ"
+        ));
+    }
+    run::set_threads(threads)?;
     let chosen = on(args, source.clone());
     if chosen.precision.unwrap_or_default() != source.precision.unwrap_or_default() {
         bail!("a run goes on in the precision that it began in");
