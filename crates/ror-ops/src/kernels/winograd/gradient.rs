@@ -10,7 +10,7 @@ use super::super::blocked::{Block, LANES, blocks};
 use super::super::gradient::Outer;
 use super::super::simd::{Isa, Kernel, Simd};
 use super::Grid;
-use super::tiles::InputRow;
+use super::tiles::Inputs;
 
 const M: usize = 4;
 const T: usize = 6;
@@ -98,21 +98,23 @@ impl WinogradGradient {
         while first < rows {
             let block = first..rows.min(first + step);
             let count = block.len() * grid.cols;
+            // SAFETY: the rows lie in `x`; V holds `step` rows of tiles per block of channels.
+            unsafe {
+                self.isa.dispatch(Inputs::<M, T> {
+                    x: x.cast(),
+                    in_blocks: ib,
+                    h,
+                    w,
+                    grid,
+                    rows: block.clone(),
+                    out: v,
+                    plane: v_plane,
+                });
+            }
             for (i, row) in block.clone().enumerate() {
                 let (image, tile_row) = (row / grid.rows, row % grid.rows);
-                // SAFETY: the row lies in `x` and `dy`; V and Y hold `step` rows of tiles per block of channels.
+                // SAFETY: the row lies in `dy`; Y holds `step` rows of tiles per block of channels.
                 unsafe {
-                    for c in 0..ib {
-                        self.isa.dispatch(InputRow::<M, T> {
-                            image: x.add((image * ib + c) * h * w).cast(),
-                            h,
-                            w,
-                            tile_row,
-                            tiles: grid.cols,
-                            out: v.add((c * count + i * grid.cols) * LANES),
-                            plane: v_plane,
-                        });
-                    }
                     for c in 0..ob {
                         self.isa.dispatch(AdjointRow {
                             image: dy.add((image * ob + c) * h * w).cast(),

@@ -22,11 +22,11 @@ use super::blocked::{Block, LANES, blocks};
 use super::epilogue::Epilogue;
 use super::gemm::{Panels, Product, Walk};
 use super::geometry::Filters;
-use super::simd::Isa;
+use super::simd::{Isa, Kernel, Simd};
 use super::threads::Pool;
 use filters::PackPanel;
 pub(super) use gradient::WinogradGradient;
-use tiles::{Claim, InputRow, OutputRow};
+use tiles::{Claim, Inputs, Outputs};
 use transform::distinct;
 
 /// A packed 3x3 convolution by F(M x M, 3 x 3); `T` is `M + 2`, or 9 with stride 2.
@@ -216,23 +216,18 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
             let block = first..rows.end.min(first + step);
             first = block.end;
             let count = block.len() * grid.cols;
-            for (i, row) in block.clone().enumerate() {
-                let (image, tile_row) = (row / grid.rows, row % grid.rows);
-                for c in 0..self.in_blocks {
-                    let image = (image * self.in_blocks + c) * h * w;
-                    // SAFETY: the row lies in `x`; V holds `step` rows of tiles per block of channels.
-                    unsafe {
-                        self.isa.dispatch(InputRow::<M, T> {
-                            image: x.add(image).cast(),
-                            h,
-                            w,
-                            tile_row,
-                            tiles: grid.cols,
-                            out: v.add((c * count + i * grid.cols) * LANES),
-                            plane: v_plane,
-                        });
-                    }
-                }
+            // SAFETY: the rows lie in `x`; V holds `step` rows of tiles per block of channels.
+            unsafe {
+                self.isa.dispatch(Inputs::<M, T> {
+                    x: x.cast(),
+                    in_blocks: self.in_blocks,
+                    h,
+                    w,
+                    grid,
+                    rows: block.clone(),
+                    out: v,
+                    plane: v_plane,
+                });
             }
             for panel in panels.clone() {
                 let (out_block, width) = self.panels.columns(panel);
@@ -241,48 +236,79 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                 } else {
                     panels.start
                 };
-                for plane in 0..T * T {
-                    let next = if plane + 1 < T * T {
-                        self.panels.plane(panel, weights_of(plane + 1, T))
-                    } else {
-                        self.panels.plane(after, 0)
-                    };
-                    // SAFETY: V, U and P hold `count` tiles of that plane.
-                    unsafe {
-                        self.isa.dispatch(Product {
-                            walk: Walk::<LANES> {
-                                a: v.add(plane * v_plane),
-                                stride: count * LANES,
-                                runs: self.in_blocks,
-                                depth: LANES,
-                            },
-                            rows: count,
-                            b: self.panels.plane(panel, weights_of(plane, T)),
-                            next,
-                            width,
-                            c: p.add(plane * p_plane),
-                            c_stride: count * LANES,
-                        });
-                    }
+                let first_block = out_block;
+                // SAFETY: V, U and P hold `count` tiles of every plane; the epilogue's output has their pixels.
+                unsafe {
+                    self.isa.dispatch(Products::<T> {
+                        v,
+                        v_plane,
+                        in_blocks: self.in_blocks,
+                        tiles: count,
+                        weights: self.panels.plane(panel, 0),
+                        next: self.panels.plane(after, 0),
+                        width,
+                        p,
+                        p_plane,
+                    });
+                    self.isa.dispatch(Outputs::<M, T> {
+                        products: p,
+                        plane: p_plane,
+                        epilogue,
+                        blocks: first_block..first_block + width / LANES,
+                        grid,
+                        rows: block.clone(),
+                    });
                 }
-                for b in 0..width / LANES {
-                    for (i, row) in block.clone().enumerate() {
-                        // SAFETY: P holds the products of these tiles, the epilogue's output their pixels.
-                        unsafe {
-                            self.isa.dispatch(OutputRow::<M, T> {
-                                products: p.add((b * count + i * grid.cols) * LANES),
-                                plane: p_plane,
-                                tiles: grid.cols,
-                                epilogue,
-                                image: row / grid.rows,
-                                block: out_block + b,
-                                tile_row: row % grid.rows,
-                                h: grid.h,
-                                w: grid.w,
-                            });
-                        }
-                    }
-                }
+            }
+        }
+    }
+}
+
+/// The products of all planes with one panel of weights.
+struct Products<const T: usize> {
+    /// `[T*T planes][in_blocks][tiles][16]`.
+    v: *const f32,
+    /// Floats between planes of V.
+    v_plane: usize,
+    in_blocks: usize,
+    tiles: usize,
+    /// `[distinct planes][in_blocks * 16][width]`.
+    weights: *const f32,
+    /// The panel that follows.
+    next: *const f32,
+    /// Output channels in the panel.
+    width: usize,
+    /// `[T*T planes][width / 16][tiles][16]`.
+    p: *mut f32,
+    /// Floats between planes of P.
+    p_plane: usize,
+}
+
+impl<const T: usize> Kernel for Products<T> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let plane_len = self.in_blocks * LANES * self.width;
+        let weights = |plane| self.weights.wrapping_add(weights_of(plane, T) * plane_len);
+        for plane in 0..T * T {
+            let last = plane + 1 == T * T;
+            // SAFETY: passes on the contract.
+            unsafe {
+                let product = Product {
+                    walk: Walk::<LANES> {
+                        a: self.v.add(plane * self.v_plane),
+                        stride: self.tiles * LANES,
+                        runs: self.in_blocks,
+                        depth: LANES,
+                    },
+                    rows: self.tiles,
+                    b: weights(plane),
+                    next: if last { self.next } else { weights(plane + 1) },
+                    width: self.width,
+                    c: self.p.add(plane * self.p_plane),
+                    c_stride: self.tiles * LANES,
+                };
+                product.run::<S>();
             }
         }
     }

@@ -5,19 +5,20 @@ use std::ops::Range;
 use super::super::blocked::LANES;
 use super::super::epilogue::{ANY, Epilogue, PLAIN, RESIDUAL};
 use super::super::simd::{Kernel, Simd};
-use super::stride;
 use super::transform::{self, STRIDED};
+use super::{Grid, stride};
 
-/// Transforms one row of tiles of one block of channels.
-pub(super) struct InputRow<const M: usize, const T: usize> {
-    /// One block of channels of one image: `[h][w][16]`.
-    pub image: *const f32,
+/// Transforms rows of tiles, all their channels.
+pub(super) struct Inputs<const M: usize, const T: usize> {
+    /// Images: `[in_blocks][h][w][16]` each.
+    pub x: *const f32,
+    pub in_blocks: usize,
     pub h: usize,
     pub w: usize,
-    /// Index of the row of tiles.
-    pub tile_row: usize,
-    pub tiles: usize,
-    /// First tile in plane 0; consecutive tiles are 16 floats apart.
+    pub grid: Grid,
+    /// Rows of tiles, counted through all images.
+    pub rows: Range<usize>,
+    /// V: `[T*T planes][in_blocks][tiles][16]`.
     pub out: *mut f32,
     /// Floats between planes.
     pub plane: usize,
@@ -42,19 +43,39 @@ impl Kernel for Claim<'_> {
 /// A row of the padding, as long as a tile.
 static ZEROS: [f32; STRIDED * LANES] = [0.0; STRIDED * LANES];
 
-impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
+impl<const M: usize, const T: usize> Kernel for Inputs<M, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for tile in 0..self.tiles {
+        let Grid { rows, cols, .. } = self.grid;
+        let tiles = self.rows.len() * cols;
+        for (i, row) in self.rows.clone().enumerate() {
+            for c in 0..self.in_blocks {
+                let block = row / rows * self.in_blocks + c;
+                // SAFETY: passes on the contract: the block of channels lies in the images, its tiles in V.
+                unsafe {
+                    let image = self.x.add(block * self.h * self.w * LANES);
+                    let out = self.out.add((c * tiles + i * cols) * LANES);
+                    self.row::<S>(image, row % rows, out);
+                }
+            }
+        }
+    }
+}
+
+impl<const M: usize, const T: usize> Inputs<M, T> {
+    /// A row of tiles of one block of channels.
+    #[inline(always)]
+    unsafe fn row<S: Simd>(&self, image: *const f32, tile_row: usize, out: *mut f32) {
+        for tile in 0..self.grid.cols {
             // Each tile starts one row above and one column left of its outputs, in the padding.
             let step = M * stride(M, T);
-            let (y, x) = (self.tile_row * step, tile * step);
+            let (y, x) = (tile_row * step, tile * step);
             let mut rows = [ZEROS.as_ptr(); T];
             for (i, row) in rows.iter_mut().enumerate() {
                 if (1..=self.h).contains(&(y + i)) {
                     let pixel = ((y + i - 1) * self.w + x).wrapping_sub(1);
-                    *row = self.image.wrapping_add(pixel.wrapping_mul(LANES));
+                    *row = image.wrapping_add(pixel.wrapping_mul(LANES));
                 }
             }
             // Columns of the tile that lie in the image.
@@ -63,7 +84,7 @@ impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
             while lane < LANES {
                 // SAFETY: passes on the contract; rows outside the image read `ZEROS`, columns outside are not read.
                 unsafe {
-                    let out = self.out.add(tile * LANES + lane);
+                    let out = out.add(tile * LANES + lane);
                     if columns == (0..T) {
                         self.tile::<S, true>(&rows, lane, &columns, out);
                     } else {
@@ -74,9 +95,7 @@ impl<const M: usize, const T: usize> Kernel for InputRow<M, T> {
             }
         }
     }
-}
 
-impl<const M: usize, const T: usize> InputRow<M, T> {
     /// `(B^T d) B` of one tile: `B^T` for all columns into registers, some of its rows at a time, then `B` row by row.
     ///
     /// Reading pixels twice costs less than storing `B^T d` for neighbours to share.
@@ -172,56 +191,77 @@ impl<const M: usize, const T: usize> InputRow<M, T> {
     }
 }
 
-/// Transforms the products of one row of tiles of one block of output channels back and finishes them.
-pub(super) struct OutputRow<'a, const M: usize, const T: usize> {
-    /// First tile in plane 0; consecutive tiles are 16 floats apart.
+/// Transforms the products of rows of tiles back and finishes them.
+pub(super) struct Outputs<'a, const M: usize, const T: usize> {
+    /// P: `[T*T planes][blocks][tiles][16]`.
     pub products: *const f32,
     /// Floats between planes.
     pub plane: usize,
-    pub tiles: usize,
     pub epilogue: &'a Epilogue,
-    pub image: usize,
-    pub block: usize,
-    pub tile_row: usize,
-    /// Rows and columns of the output.
-    pub h: usize,
-    pub w: usize,
+    /// Blocks of output channels.
+    pub blocks: Range<usize>,
+    pub grid: Grid,
+    /// Rows of tiles, counted through all images.
+    pub rows: Range<usize>,
 }
 
-impl<const M: usize, const T: usize> Kernel for OutputRow<'_, M, T> {
+impl<const M: usize, const T: usize> Kernel for Outputs<'_, M, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: passes on the contract.
         unsafe {
             match self.epilogue.shape() {
-                PLAIN => self.row::<S, PLAIN>(),
-                RESIDUAL => self.row::<S, RESIDUAL>(),
-                _ => self.row::<S, ANY>(),
+                PLAIN => self.rows::<S, PLAIN>(),
+                RESIDUAL => self.rows::<S, RESIDUAL>(),
+                _ => self.rows::<S, ANY>(),
             }
         }
     }
 }
 
-impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
+impl<const M: usize, const T: usize> Outputs<'_, M, T> {
     #[inline(always)]
-    unsafe fn row<S: Simd, const SHAPE: u8>(&self) {
+    unsafe fn rows<S: Simd, const SHAPE: u8>(&self) {
         // A copy, which no store through a pointer can change: its fields stay in registers.
         let epilogue = &{ *self.epilogue };
-        let y = self.tile_row * M;
-        let rows = (self.h - y).min(M);
-        for tile in 0..self.tiles {
+        let Grid { rows, cols, .. } = self.grid;
+        let mut from = self.products;
+        for block in self.blocks.clone() {
+            for row in self.rows.clone() {
+                // SAFETY: passes on the contract: the row's products follow those of the one before.
+                unsafe {
+                    self.row::<S, SHAPE>(epilogue, from, (row / rows, block), row % rows);
+                    from = from.add(cols * LANES);
+                }
+            }
+        }
+    }
+
+    /// A row of tiles of one block of channels of one image.
+    #[inline(always)]
+    unsafe fn row<S: Simd, const SHAPE: u8>(
+        &self,
+        epilogue: &Epilogue,
+        from: *const f32,
+        (image, block): (usize, usize),
+        tile_row: usize,
+    ) {
+        let y = tile_row * M;
+        let rows = (self.grid.h - y).min(M);
+        for tile in 0..self.grid.cols {
             let x = tile * M;
-            let cols = (self.w - x).min(M);
+            let cols = (self.grid.w - x).min(M);
             let mut lane = 0;
             while lane < LANES {
                 // SAFETY: passes on the contract; `rows` and `cols` are what lies in the image.
                 unsafe {
-                    let at = (tile, lane);
+                    let from = from.add(tile * LANES + lane);
+                    let plane = (image, block, lane);
                     if rows == M && cols == M {
-                        self.tile::<S, SHAPE, true>(epilogue, at, (y, x), (rows, cols));
+                        self.tile::<S, SHAPE, true>(epilogue, from, plane, (y, x), (rows, cols));
                     } else {
-                        self.tile::<S, SHAPE, false>(epilogue, at, (y, x), (rows, cols));
+                        self.tile::<S, SHAPE, false>(epilogue, from, plane, (y, x), (rows, cols));
                     }
                 }
                 lane += S::LANES;
@@ -235,13 +275,13 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
     unsafe fn tile<S: Simd, const SHAPE: u8, const FULL: bool>(
         &self,
         epilogue: &Epilogue,
-        (tile, lane): (usize, usize),
+        from: *const f32,
+        (image, block, lane): (usize, usize, usize),
         (y, x): (usize, usize),
         (rows, cols): (usize, usize),
     ) {
-        // SAFETY: reads the planes of the row's tiles; pixels outside the image are not written.
+        // SAFETY: reads the planes of the tile; pixels outside the image are not written.
         unsafe {
-            let from = self.products.add(tile * LANES + lane);
             let mut half = [[S::splat(0.0); T]; M];
             for j in 0..T {
                 let mut m = [S::splat(0.0); T];
@@ -251,7 +291,7 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
                 if j == 1 {
                     // Every output has the second product of the second column once, so that the bias need be added
                     // but here.
-                    m[1] = S::add(m[1], epilogue.bias::<S>(self.block, lane));
+                    m[1] = S::add(m[1], epilogue.bias::<S>(block, lane));
                 }
                 let column = transform::output::<S, M, T>(m);
                 for i in 0..M {
@@ -267,7 +307,7 @@ impl<const M: usize, const T: usize> OutputRow<'_, M, T> {
                         transform::output::<S, M, T>(half[i + 1]),
                     ];
                     let (at, size) = ((y + i, x), (rows - i, cols));
-                    let plane = (self.image, self.block, lane);
+                    let plane = (image, block, lane);
                     epilogue.finish_pair::<S, M, SHAPE, FULL>(pair, plane, at, size);
                 }
             }
