@@ -40,6 +40,26 @@ impl Kernel for Claim<'_> {
     }
 }
 
+/// Which columns of a tile lie in the image: all.
+const INNER: u8 = 0;
+/// All but the first.
+const LEFT: u8 = 1;
+/// All but the last.
+const RIGHT: u8 = 2;
+/// Those that a range says.
+const OTHER: u8 = 3;
+
+/// Whether column `j` lies in the image: known to the compiler but for [`OTHER`].
+#[inline(always)]
+fn has<const T: usize, const EDGE: u8>(columns: &Range<usize>, j: usize) -> bool {
+    match EDGE {
+        INNER => true,
+        LEFT => j > 0,
+        RIGHT => j + 1 < T,
+        _ => columns.contains(&j),
+    }
+}
+
 /// A row of the padding, as long as a tile.
 static ZEROS: [f32; STRIDED * LANES] = [0.0; STRIDED * LANES];
 
@@ -85,10 +105,17 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
                 // SAFETY: passes on the contract; rows outside the image read `ZEROS`, columns outside are not read.
                 unsafe {
                     let out = out.add(tile * LANES + lane);
-                    if columns == (0..T) {
-                        self.tile::<S, true>(&rows, lane, &columns, out);
-                    } else {
-                        self.tile::<S, false>(&rows, lane, &columns, out);
+                    match (columns.start, columns.end) {
+                        (0, end) if end == T => {
+                            self.tile::<S, INNER>(&rows, lane, &columns, out);
+                        }
+                        (1, end) if end == T => {
+                            self.tile::<S, LEFT>(&rows, lane, &columns, out);
+                        }
+                        (0, end) if end + 1 == T && M + 2 == T => {
+                            self.tile::<S, RIGHT>(&rows, lane, &columns, out);
+                        }
+                        _ => self.tile::<S, OTHER>(&rows, lane, &columns, out),
                     }
                 }
                 lane += S::LANES;
@@ -101,7 +128,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
     /// Reading pixels twice costs less than storing `B^T d` for neighbours to share.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn tile<S: Simd, const FULL: bool>(
+    unsafe fn tile<S: Simd, const EDGE: u8>(
         &self,
         rows: &[*const f32; T],
         lane: usize,
@@ -111,11 +138,11 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
         // SAFETY: reads the tile's pixels that lie in the image, or zeros; writes its planes.
         unsafe {
             if T == STRIDED {
-                return self.strided::<S, FULL>(rows, lane, columns, out);
+                return self.strided::<S, EDGE>(rows, lane, columns, out);
             }
             let mut middle = [[S::splat(0.0); T]; M];
             for j in 0..T {
-                if FULL || columns.contains(&j) {
+                if has::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); M];
                     for i in 0..M {
                         d[i] = S::load(rows[i + 1].wrapping_add(j * LANES + lane));
@@ -131,7 +158,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
             }
             let mut ends = [[S::splat(0.0); T]; 2];
             for j in 0..T {
-                if FULL || columns.contains(&j) {
+                if has::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); T];
                     for i in 0..T {
                         d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
@@ -149,7 +176,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
     /// [`Self::tile`] of stride 2, whose `B^T d` is too much for the registers.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn strided<S: Simd, const FULL: bool>(
+    unsafe fn strided<S: Simd, const EDGE: u8>(
         &self,
         rows: &[*const f32; T],
         lane: usize,
@@ -160,7 +187,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
         unsafe {
             let mut half = [[S::splat(0.0); T]; T];
             for j in 0..T {
-                if FULL || columns.contains(&j) {
+                if has::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); T];
                     for i in 0..T {
                         d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
