@@ -125,6 +125,7 @@ impl Dense {
                         rows,
                         b,
                         next: b,
+                        finish: None,
                         width,
                         c: to,
                         c_stride,

@@ -161,15 +161,27 @@ impl Direct {
                     let (block, width) = self.panels.columns(panel);
                     let b = self.panels.plane(panel, 0);
                     let c_stride = count * LANES;
-                    self.isa.dispatch(Product {
+                    let product = Product {
                         walk,
                         rows: count,
                         b,
                         next: b,
+                        finish: None,
                         width,
                         c,
                         c_stride,
-                    });
+                    };
+                    if let Some((raw, finish)) = epilogue.bias_relu(image, block, first) {
+                        // Finished as it is stored, where it goes.
+                        self.isa.dispatch(Product {
+                            finish: Some(finish),
+                            c: raw,
+                            c_stride: pixels * LANES,
+                            ..product
+                        });
+                        continue;
+                    }
+                    self.isa.dispatch(product);
                     self.isa.dispatch(Finish {
                         epilogue,
                         c,

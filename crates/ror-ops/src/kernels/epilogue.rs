@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, blocks, shape_error};
 use super::error::{Result, check_len};
+use super::gemm::BiasRelu;
 use super::simd::Simd;
 
 /// Most terms that one convolution adds: the shortcuts of a network's levels, from the block's to the root's.
@@ -191,6 +192,21 @@ impl Epilogue {
             h: out.h,
             w: out.w,
         })
+    }
+
+    /// Where pixel `first` of a block of channels goes, and what is done to it, if that is no more than bias and
+    /// rectifier.
+    pub(super) fn bias_relu(
+        &self,
+        image: usize,
+        block: usize,
+        first: usize,
+    ) -> Option<(*mut f32, BiasRelu)> {
+        let raw = (self.shape() == PLAIN).then_some(self.raw)?;
+        let pixel = (image * self.blocks + block) * self.h * self.w + first;
+        let bias = self.bias.wrapping_add(block * LANES);
+        let relu = self.relu;
+        Some((raw.wrapping_add(pixel * LANES), BiasRelu { bias, relu }))
     }
 
     /// Asks for rows of pixels of the (unpooled) output that are about to be written.

@@ -1,8 +1,8 @@
 //! The matrix product under every convolution: rows of inputs times a panel of packed weights.
 //!
-//! `C[row][o] = sum over k of A[row][k] * B[k][o]` for up to [`Isa::panel`](super::Isa) output channels `o`. A is
-//! read where it lies, as a [`Walk`] of runs of consecutive `k` with rows a fixed step apart, which covers
-//! transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
+//! `C[row][o] = sum over k of A[row][k] * B[k][o]` for up to [`Isa::panel`](super::Isa) output channels `o`, if wanted
+//! with a bias and a rectifier. A is read where it lies, as a [`Walk`] of runs of consecutive `k` with rows a fixed step
+//! apart, which covers transformed tiles, blocked pixels and the rows of a plain image. B is packed as [`Panels`].
 //!
 //! The register tile is `MR` rows by two vectors: with `MR` = 10 and AVX-512 a step of `k` costs 10 cycles of
 //! multiply-adds and 6 of loads.
@@ -27,6 +27,14 @@ pub(super) struct Walk<const STEP: usize> {
     pub depth: usize,
 }
 
+/// A bias added to sums, then perhaps the rectifier.
+#[derive(Clone, Copy)]
+pub(super) struct BiasRelu {
+    /// Of the panel's channels.
+    pub bias: *const f32,
+    pub relu: bool,
+}
+
 /// One panel's product.
 pub(super) struct Product<const STEP: usize> {
     pub walk: Walk<STEP>,
@@ -35,6 +43,8 @@ pub(super) struct Product<const STEP: usize> {
     pub b: *const f32,
     /// The panel that the next product will read, fetched meanwhile: the processor's own prefetching stops at pages.
     pub next: *const f32,
+    /// What is done to the sums, where that is all.
+    pub finish: Option<BiasRelu>,
     /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
     pub width: usize,
     /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
@@ -85,7 +95,13 @@ impl<const STEP: usize> Product<STEP> {
     unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
         // SAFETY: rows and columns lie within A, B and C as the fields say.
         unsafe {
-            let mut acc = [[S::splat(0.0); NV]; MR];
+            let mut start = [S::splat(0.0); NV];
+            if let Some(BiasRelu { bias, .. }) = self.finish {
+                for j in 0..NV {
+                    start[j] = S::load(bias.add(j * S::LANES));
+                }
+            }
+            let mut acc = [start; MR];
             let mut b = self.b;
             // Once is enough: later rows ask for what they read.
             let mut next = if row == 0 { self.next } else { b };
@@ -109,6 +125,11 @@ impl<const STEP: usize> Product<STEP> {
                     a = a.add(1);
                     b = b.add(NV * S::LANES);
                     next = next.wrapping_add(NV * S::LANES);
+                }
+            }
+            if self.finish.is_some_and(|finish| finish.relu) {
+                for v in acc.as_flattened_mut() {
+                    *v = S::max(S::splat(0.0), *v);
                 }
             }
             for (m, acc) in acc.iter().enumerate() {

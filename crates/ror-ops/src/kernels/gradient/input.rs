@@ -306,6 +306,7 @@ impl Phase {
                             rows: count,
                             b: self.panels.plane(panel, 0),
                             next: self.panels.plane(panel, 0),
+                            finish: None,
                             width,
                             c,
                             c_stride: count * LANES,

@@ -13,6 +13,7 @@
 
 mod filters;
 mod gradient;
+mod products;
 mod tiles;
 mod transform;
 
@@ -20,12 +21,13 @@ use std::ops::Range;
 
 use super::blocked::{Block, LANES, blocks};
 use super::epilogue::Epilogue;
-use super::gemm::{Panels, Product, Walk};
+use super::gemm::Panels;
 use super::geometry::Filters;
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::Isa;
 use super::threads::Pool;
 use filters::PackPanel;
 pub(super) use gradient::WinogradGradient;
+use products::Products;
 use tiles::{Claim, Inputs, Outputs};
 use transform::distinct;
 
@@ -40,17 +42,6 @@ pub(super) struct Winograd<const M: usize, const T: usize> {
 /// Pixels from an output's input to the next one's.
 const fn stride(m: usize, t: usize) -> usize {
     if t == m + 2 { 1 } else { 2 }
-}
-
-/// Where a plane's weights lie among the distinct ones.
-const fn weights_of(plane: usize, t: usize) -> usize {
-    let last = distinct(t) - 1;
-    let (i, j) = (plane / t, plane % t);
-    let (i, j) = (
-        if i < last { i } else { last },
-        if j < last { j } else { last },
-    );
-    i * (last + 1) + j
 }
 
 /// Rows and columns of an output image, and the tiles that cover it.
@@ -230,13 +221,12 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                 });
             }
             for panel in panels.clone() {
-                let (out_block, width) = self.panels.columns(panel);
+                let (first_block, width) = self.panels.columns(panel);
                 let after = if panel + 1 < panels.end {
                     panel + 1
                 } else {
                     panels.start
                 };
-                let first_block = out_block;
                 // SAFETY: V, U and P hold `count` tiles of every plane; the epilogue's output has their pixels.
                 unsafe {
                     self.isa.dispatch(Products::<T> {
@@ -259,56 +249,6 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                         rows: block.clone(),
                     });
                 }
-            }
-        }
-    }
-}
-
-/// The products of all planes with one panel of weights.
-struct Products<const T: usize> {
-    /// `[T*T planes][in_blocks][tiles][16]`.
-    v: *const f32,
-    /// Floats between planes of V.
-    v_plane: usize,
-    in_blocks: usize,
-    tiles: usize,
-    /// `[distinct planes][in_blocks * 16][width]`.
-    weights: *const f32,
-    /// The panel that follows.
-    next: *const f32,
-    /// Output channels in the panel.
-    width: usize,
-    /// `[T*T planes][width / 16][tiles][16]`.
-    p: *mut f32,
-    /// Floats between planes of P.
-    p_plane: usize,
-}
-
-impl<const T: usize> Kernel for Products<T> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let plane_len = self.in_blocks * LANES * self.width;
-        let weights = |plane| self.weights.wrapping_add(weights_of(plane, T) * plane_len);
-        for plane in 0..T * T {
-            let last = plane + 1 == T * T;
-            // SAFETY: passes on the contract.
-            unsafe {
-                let product = Product {
-                    walk: Walk::<LANES> {
-                        a: self.v.add(plane * self.v_plane),
-                        stride: self.tiles * LANES,
-                        runs: self.in_blocks,
-                        depth: LANES,
-                    },
-                    rows: self.tiles,
-                    b: weights(plane),
-                    next: if last { self.next } else { weights(plane + 1) },
-                    width: self.width,
-                    c: self.p.add(plane * self.p_plane),
-                    c_stride: self.tiles * LANES,
-                };
-                product.run::<S>();
             }
         }
     }

@@ -106,13 +106,10 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
                 unsafe {
                     let out = out.add(tile * LANES + lane);
                     match (columns.start, columns.end) {
-                        (0, end) if end == T => {
-                            self.tile::<S, INNER>(&rows, lane, &columns, out);
-                        }
-                        (1, end) if end == T => {
-                            self.tile::<S, LEFT>(&rows, lane, &columns, out);
-                        }
-                        (0, end) if end + 1 == T && M + 2 == T => {
+                        (0, end) if end == T => self.tile::<S, INNER>(&rows, lane, &columns, out),
+                        (1, end) if end == T => self.tile::<S, LEFT>(&rows, lane, &columns, out),
+                        // With stride 2 whole tiles reach no further than the image.
+                        (0, end) if end + 1 == T && T != STRIDED => {
                             self.tile::<S, RIGHT>(&rows, lane, &columns, out);
                         }
                         _ => self.tile::<S, OTHER>(&rows, lane, &columns, out),
