@@ -117,7 +117,7 @@ impl Dense {
                     runs: per_row,
                     depth: LANES,
                 };
-                let (b, to) = (self.panels.plane(panel, 0), c.as_mut_ptr().cast());
+                let (b, to) = (self.panels.panel(panel), c.as_mut_ptr().cast());
                 // SAFETY: A has `rows` rows of `per_row` blocks, C room for as many rows of a panel.
                 unsafe {
                     self.isa.dispatch(Product {

@@ -2,7 +2,8 @@
 //!
 //! A block of output pixels is gathered tap by tap to `[taps][C/16][pixels][16]` in scratch, which also settles
 //! stride and padding; a 1x1 convolution with stride 1 reads the image itself. Each panel of output channels is
-//! then one [`Product`], finished while it lies in the first-level cache.
+//! then one [`Product`], finished as it is stored if bias and rectifier are all there is to do, else while it lies in the
+//! first-level cache.
 
 use std::ops::Range;
 
@@ -124,7 +125,8 @@ impl Direct {
         for unit in units {
             let (image, first) = (unit / per_image, unit % per_image * step);
             let count = step.min(pixels - first);
-            // SAFETY: the image lies in `x`; the scratch holds `step` rows of A and of a panel of C.
+            // SAFETY: the image lies in `x`, its pixels in the epilogue's output; the scratch holds `step` rows of A and of
+            // a panel of C.
             unsafe {
                 let x = x.add(image * self.in_blocks * input.pixels()).cast::<f32>();
                 let walk = if self.in_place() {
@@ -159,39 +161,34 @@ impl Direct {
                 };
                 for panel in panels.clone() {
                     let (block, width) = self.panels.columns(panel);
-                    let b = self.panels.plane(panel, 0);
-                    let c_stride = count * LANES;
-                    let product = Product {
+                    let b = self.panels.panel(panel);
+                    let at_once = epilogue.bias_relu(image, block, first);
+                    let (c, c_stride, finish) = match at_once {
+                        Some((out, finish)) => (out, pixels * LANES, Some(finish)),
+                        None => (c, count * LANES, None),
+                    };
+                    self.isa.dispatch(Product {
                         walk,
                         rows: count,
                         b,
                         next: b,
-                        finish: None,
+                        finish,
                         width,
                         c,
                         c_stride,
-                    };
-                    if let Some((raw, finish)) = epilogue.bias_relu(image, block, first) {
-                        // Finished as it is stored, where it goes.
-                        self.isa.dispatch(Product {
-                            finish: Some(finish),
-                            c: raw,
-                            c_stride: pixels * LANES,
-                            ..product
-                        });
-                        continue;
-                    }
-                    self.isa.dispatch(product);
-                    self.isa.dispatch(Finish {
-                        epilogue,
-                        c,
-                        c_stride,
-                        image,
-                        block,
-                        width,
-                        first,
-                        count,
                     });
+                    if at_once.is_none() {
+                        self.isa.dispatch(Finish {
+                            epilogue,
+                            c,
+                            c_stride,
+                            image,
+                            block,
+                            width,
+                            first,
+                            count,
+                        });
+                    }
                 }
             }
         }

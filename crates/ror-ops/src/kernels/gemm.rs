@@ -27,10 +27,10 @@ pub(super) struct Walk<const STEP: usize> {
     pub depth: usize,
 }
 
-/// A bias added to sums, then perhaps the rectifier.
+/// A bias to add to sums, and whether the rectifier follows.
 #[derive(Clone, Copy)]
 pub(super) struct BiasRelu {
-    /// Of the panel's channels.
+    /// As many as the panel has channels.
     pub bias: *const f32,
     pub relu: bool,
 }
@@ -43,7 +43,7 @@ pub(super) struct Product<const STEP: usize> {
     pub b: *const f32,
     /// The panel that the next product will read, fetched meanwhile: the processor's own prefetching stops at pages.
     pub next: *const f32,
-    /// What is done to the sums, where that is all.
+    /// What to do to the sums before they are stored.
     pub finish: Option<BiasRelu>,
     /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
     pub width: usize,
@@ -95,13 +95,7 @@ impl<const STEP: usize> Product<STEP> {
     unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
         // SAFETY: rows and columns lie within A, B and C as the fields say.
         unsafe {
-            let mut start = [S::splat(0.0); NV];
-            if let Some(BiasRelu { bias, .. }) = self.finish {
-                for j in 0..NV {
-                    start[j] = S::load(bias.add(j * S::LANES));
-                }
-            }
-            let mut acc = [start; MR];
+            let mut acc = [[S::splat(0.0); NV]; MR];
             let mut b = self.b;
             // Once is enough: later rows ask for what they read.
             let mut next = if row == 0 { self.next } else { b };
@@ -127,9 +121,15 @@ impl<const STEP: usize> Product<STEP> {
                     next = next.wrapping_add(NV * S::LANES);
                 }
             }
-            if self.finish.is_some_and(|finish| finish.relu) {
-                for v in acc.as_flattened_mut() {
-                    *v = S::max(S::splat(0.0), *v);
+            if let Some(BiasRelu { bias, relu }) = self.finish {
+                for j in 0..NV {
+                    let bias = S::load(bias.add(j * S::LANES));
+                    for m in 0..MR {
+                        acc[m][j] = S::add(acc[m][j], bias);
+                        if relu {
+                            acc[m][j] = S::max(S::splat(0.0), acc[m][j]);
+                        }
+                    }
                 }
             }
             for (m, acc) in acc.iter().enumerate() {
@@ -228,14 +228,14 @@ impl Panels {
         )
     }
 
-    /// Where `plane` of panel `i` starts.
+    /// All planes of panel `i`.
     ///
     /// # Panics
-    /// If there is no such panel or plane.
-    pub(super) fn plane(&self, i: usize, plane: usize) -> *const f32 {
+    /// If there is no such panel.
+    pub(super) fn panel(&self, i: usize) -> *const f32 {
         let (first, width) = self.columns(i);
-        let start = (first * self.planes + plane * width / LANES) * self.k;
-        self.data[start..start + width / LANES * self.k]
+        let column = self.planes * self.k;
+        self.data[first * column..][..width / LANES * column]
             .as_ptr()
             .cast()
     }

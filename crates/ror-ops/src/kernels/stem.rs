@@ -227,7 +227,7 @@ impl Stem {
                 let a = padded[i * stride * inputs * width..].as_ptr();
                 for panel in 0..self.panels.count() {
                     let (block, panel_width) = self.panels.columns(panel);
-                    let b = self.panels.plane(panel, 0);
+                    let b = self.panels.panel(panel);
                     // SAFETY: `kh * inputs` padded rows follow `a`, each with room for the last pixel's taps;
                     // `c` holds a row of the panel's output, and the row lies in the output.
                     unsafe {

@@ -229,13 +229,14 @@ impl<const M: usize, const T: usize> Winograd<M, T> {
                 };
                 // SAFETY: V, U and P hold `count` tiles of every plane; the epilogue's output has their pixels.
                 unsafe {
-                    self.isa.dispatch(Products::<T> {
+                    self.isa.dispatch(Products {
+                        t: T,
                         v,
                         v_plane,
                         in_blocks: self.in_blocks,
                         tiles: count,
-                        weights: self.panels.plane(panel, 0),
-                        next: self.panels.plane(after, 0),
+                        weights: self.panels.panel(panel),
+                        next: self.panels.panel(after),
                         width,
                         p,
                         p_plane,

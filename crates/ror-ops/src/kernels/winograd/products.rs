@@ -6,16 +6,19 @@ use super::super::simd::{Kernel, Simd};
 use super::transform::distinct;
 
 /// The products of all planes with one panel of weights.
-pub(super) struct Products<const T: usize> {
+pub(super) struct Products {
+    /// Planes are T*T.
+    pub t: usize,
     /// `[T*T planes][in_blocks][tiles][16]`.
     pub v: *const f32,
     /// Floats between planes of V.
     pub v_plane: usize,
     pub in_blocks: usize,
+    /// In all rows together.
     pub tiles: usize,
     /// `[distinct planes][in_blocks * 16][width]`.
     pub weights: *const f32,
-    /// The panel that follows.
+    /// Those of the panel that follows, to be fetched meanwhile.
     pub next: *const f32,
     /// Output channels in the panel.
     pub width: usize,
@@ -25,44 +28,51 @@ pub(super) struct Products<const T: usize> {
     pub p_plane: usize,
 }
 
-impl<const T: usize> Kernel for Products<T> {
+impl Kernel for Products {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let plane_len = self.in_blocks * LANES * self.width;
-        let weights = |plane| self.weights.wrapping_add(weights_of(plane, T) * plane_len);
-        for plane in 0..T * T {
-            let last = plane + 1 == T * T;
-            // SAFETY: passes on the contract.
-            unsafe {
+        let last = self.t - 1;
+        let step = self.in_blocks * LANES * self.width;
+        let mut weights = self.weights;
+        for i in 0..self.t {
+            for j in 0..self.t {
+                let (plane, b) = (i * self.t + j, weights);
+                weights = match (i, j) {
+                    (i, j) if (i, j) == (last, last) => self.next,
+                    (i, j) if j < last => self.weights_of(i, j + 1, step),
+                    (i, _) => self.weights_of(i + 1, 0, step),
+                };
                 let product = Product {
+                    // SAFETY: V has the plane.
                     walk: Walk::<LANES> {
-                        a: self.v.add(plane * self.v_plane),
+                        a: unsafe { self.v.add(plane * self.v_plane) },
                         stride: self.tiles * LANES,
                         runs: self.in_blocks,
                         depth: LANES,
                     },
                     rows: self.tiles,
-                    b: weights(plane),
-                    next: if last { self.next } else { weights(plane + 1) },
+                    b,
+                    next: weights,
                     finish: None,
                     width: self.width,
-                    c: self.p.add(plane * self.p_plane),
+                    // SAFETY: P has the plane.
+                    c: unsafe { self.p.add(plane * self.p_plane) },
                     c_stride: self.tiles * LANES,
                 };
-                product.run::<S>();
+                // SAFETY: passes on the contract.
+                unsafe { product.run::<S>() };
             }
         }
     }
 }
 
-/// Where a plane's weights lie among the distinct ones.
-const fn weights_of(plane: usize, t: usize) -> usize {
-    let last = distinct(t) - 1;
-    let (i, j) = (plane / t, plane % t);
-    let (i, j) = (
-        if i < last { i } else { last },
-        if j < last { j } else { last },
-    );
-    i * (last + 1) + j
+impl Products {
+    /// The weights of plane `(i, j)`, which lie once where planes have the same.
+    #[inline(always)]
+    fn weights_of(&self, i: usize, j: usize, step: usize) -> *const f32 {
+        let distinct = distinct(self.t);
+        let (i, j) = (i.min(distinct - 1), j.min(distinct - 1));
+        self.weights.wrapping_add((i * distinct + j) * step)
+    }
 }

@@ -13,6 +13,7 @@ pub(super) struct Inputs<const M: usize, const T: usize> {
     /// Images: `[in_blocks][h][w][16]` each.
     pub x: *const f32,
     pub in_blocks: usize,
+    /// Rows and columns of the images; the grid has those of the output.
     pub h: usize,
     pub w: usize,
     pub grid: Grid,
@@ -51,7 +52,7 @@ const OTHER: u8 = 3;
 
 /// Whether column `j` lies in the image: known to the compiler but for [`OTHER`].
 #[inline(always)]
-fn has<const T: usize, const EDGE: u8>(columns: &Range<usize>, j: usize) -> bool {
+fn in_image<const T: usize, const EDGE: u8>(columns: &Range<usize>, j: usize) -> bool {
     match EDGE {
         INNER => true,
         LEFT => j > 0,
@@ -108,8 +109,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
                     match (columns.start, columns.end) {
                         (0, end) if end == T => self.tile::<S, INNER>(&rows, lane, &columns, out),
                         (1, end) if end == T => self.tile::<S, LEFT>(&rows, lane, &columns, out),
-                        // With stride 2 whole tiles reach no further than the image.
-                        (0, end) if end + 1 == T && T != STRIDED => {
+                        (0, end) if end + 1 == T => {
                             self.tile::<S, RIGHT>(&rows, lane, &columns, out);
                         }
                         _ => self.tile::<S, OTHER>(&rows, lane, &columns, out),
@@ -139,7 +139,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
             }
             let mut middle = [[S::splat(0.0); T]; M];
             for j in 0..T {
-                if has::<T, EDGE>(columns, j) {
+                if in_image::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); M];
                     for i in 0..M {
                         d[i] = S::load(rows[i + 1].wrapping_add(j * LANES + lane));
@@ -155,7 +155,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
             }
             let mut ends = [[S::splat(0.0); T]; 2];
             for j in 0..T {
-                if has::<T, EDGE>(columns, j) {
+                if in_image::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); T];
                     for i in 0..T {
                         d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
@@ -184,7 +184,7 @@ impl<const M: usize, const T: usize> Inputs<M, T> {
         unsafe {
             let mut half = [[S::splat(0.0); T]; T];
             for j in 0..T {
-                if has::<T, EDGE>(columns, j) {
+                if in_image::<T, EDGE>(columns, j) {
                     let mut d = [S::splat(0.0); T];
                     for i in 0..T {
                         d[i] = S::load(rows[i].wrapping_add(j * LANES + lane));
@@ -236,9 +236,9 @@ impl<const M: usize, const T: usize> Kernel for Outputs<'_, M, T> {
         // SAFETY: passes on the contract.
         unsafe {
             match self.epilogue.shape() {
-                PLAIN => self.rows::<S, PLAIN>(),
-                RESIDUAL => self.rows::<S, RESIDUAL>(),
-                _ => self.rows::<S, ANY>(),
+                PLAIN => self.blocks::<S, PLAIN>(),
+                RESIDUAL => self.blocks::<S, RESIDUAL>(),
+                _ => self.blocks::<S, ANY>(),
             }
         }
     }
@@ -246,7 +246,7 @@ impl<const M: usize, const T: usize> Kernel for Outputs<'_, M, T> {
 
 impl<const M: usize, const T: usize> Outputs<'_, M, T> {
     #[inline(always)]
-    unsafe fn rows<S: Simd, const SHAPE: u8>(&self) {
+    unsafe fn blocks<S: Simd, const SHAPE: u8>(&self) {
         // A copy, which no store through a pointer can change: its fields stay in registers.
         let epilogue = &{ *self.epilogue };
         let Grid { rows, cols, .. } = self.grid;
