@@ -49,7 +49,14 @@ fn alone(network: &Network, part: Member, input: Shape3) -> Network {
 fn blocks(c: &mut Criterion) {
     let mut group = c.benchmark_group("block");
     group.sample_size(10);
-    for name in ["ror-3-20", "ror-3-wrn-16-2", "pre-ror-3-bottleneck-29"] {
+    for name in [
+        "ror-3-20",
+        "ror-3-bottleneck-29",
+        "ror-3-wrn-16-2",
+        "pre-ror-3-bottleneck-29",
+        "keras-ror-3-wrn-16-2",
+        "pytorchcv-ror-3-20",
+    ] {
         let network = Network::new(&Description::preset(name).unwrap()).unwrap();
         let mut parts = Parts(Vec::new());
         network.walk(&mut parts).unwrap();

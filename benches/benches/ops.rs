@@ -1,4 +1,4 @@
-//! Every convolution shape of the networks: candle's own, the operation that replaces it, the kernel alone.
+//! Convolutions of the networks, of every kind: candle's own, the operation that replaces it, the kernel alone.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -13,12 +13,22 @@ const SHAPES: &[(usize, usize, usize, usize, usize, usize)] = &[
     (16, 32, 32, 3, 1, 32),
     (16, 64, 64, 3, 1, 16),
     (16, 128, 128, 3, 1, 8),
+    (4, 160, 160, 3, 1, 32),
+    (4, 320, 320, 3, 1, 16),
+    (4, 640, 640, 3, 1, 8),
     (16, 32, 64, 3, 2, 32),
+    (16, 64, 128, 3, 2, 16),
     (16, 16, 32, 1, 1, 32),
+    (16, 32, 64, 1, 2, 32),
+    (16, 64, 128, 1, 2, 16),
     (16, 16, 128, 1, 4, 32),
     (1, 64, 64, 3, 1, 56),
+    (1, 128, 128, 3, 1, 28),
     (1, 256, 256, 3, 1, 14),
+    (1, 512, 512, 3, 1, 7),
     (1, 64, 256, 1, 1, 56),
+    (1, 256, 64, 1, 1, 56),
+    (1, 512, 1024, 1, 2, 28),
     (1, 3, 64, 7, 2, 224),
 ];
 

@@ -19,7 +19,7 @@ pub fn plain_and_compiled(
     let dims = (batch, shape.channels, shape.height, shape.width);
     let x = Tensor::randn(0f32, 1.0, dims, &Device::Cpu).unwrap();
     group.throughput(Throughput::Elements(batch as u64));
-    let model = weights.model(network).unwrap();
+    let model = weights.evaluator(network).unwrap();
     group.bench_function(BenchmarkId::new("plain", name), |b| {
         b.iter(|| model.forward(&x).unwrap());
     });

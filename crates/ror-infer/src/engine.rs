@@ -15,8 +15,8 @@ use std::time::Duration;
 ///
 /// Weights are packed, batch norms folded and all memory taken when it is compiled; a run allocates nothing. A clone
 /// shares the weights and the threads and has working memory of its own, so that several can run at once: while one
-/// has the threads, another runs on its caller's alone. The results of an image depend neither on the threads nor on
-/// the other images of its batch.
+/// has the threads, another runs on its caller's alone. The results of an image depend neither on whose threads
+/// compute it nor on the other images of its batch.
 ///
 /// ```
 /// use candle_core::{DType, Device};

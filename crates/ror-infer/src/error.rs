@@ -59,7 +59,7 @@ pub enum Error {
         channels: usize,
     },
     /// More memory than there is.
-    #[error("the network takes {bytes} bytes of working memory for images of this size")]
+    #[error("the network takes {bytes} bytes of memory for images of this size")]
     Memory {
         /// Bytes that it would take.
         bytes: usize,

@@ -2,8 +2,9 @@
 
 use ror_ops::kernels::Isa;
 
-/// How to compile. Every choice but [`Self::image_size`] is about speed and memory alone: a compiled network takes
-/// batches of any size, and threads do not change results.
+/// How to compile. Every choice but [`Self::image_size`] is about speed and memory: a compiled network takes batches of
+/// any size, and gives an image the same numbers in each. Engines compiled for other batches, threads or instruction
+/// sets may compute a layer by another algorithm, so that their numbers differ by rounding.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {

@@ -170,14 +170,21 @@ impl Program {
                     .transpose()?,
             },
         };
-        program.check_memory()?;
+        let weights = steps
+            .iter()
+            .map(|step| match &step.kind {
+                Kind::Conv(f) => choose(f, step.from).packed_bytes(&f.geometry),
+                _ => 0,
+            })
+            .fold(0, usize::saturating_add);
+        program.check_memory(weights)?;
         for step in steps {
             let operation = operation(isa, step, &layout, &choose)?;
             program.operations.push(operation);
         }
         program.gather_weights();
         program.size_scratch()?;
-        program.check_memory()?;
+        program.check_memory(0)?;
         Ok(program)
     }
 
@@ -214,9 +221,9 @@ impl Program {
             .saturating_mul(size_of::<Block>())
     }
 
-    /// Fails if the system would not give so much memory.
-    fn check_memory(&self) -> Result<()> {
-        let bytes = self.workspace_bytes();
+    /// Fails if the system would not give what an engine works in and `more` bytes.
+    fn check_memory(&self, more: usize) -> Result<()> {
+        let bytes = self.workspace_bytes().saturating_add(more);
         let mut probe: Vec<u8> = Vec::new();
         probe
             .try_reserve_exact(bytes)

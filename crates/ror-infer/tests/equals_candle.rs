@@ -13,7 +13,8 @@ use ror_models::{Description, Dialect, Family, Network, ShortcutKind};
 fn every_preset_agrees() {
     for (i, name) in ror_models::presets().iter().enumerate() {
         let mut d = Description::preset(name).unwrap();
-        // Small images: the plan is the same, the float64 reference takes seconds instead of minutes.
+        // Small images, since float64 takes minutes for whole ones. Which algorithm a layer gets depends on their size:
+        // the kernels are compared at the networks' own shapes beside themselves.
         d.image_size = if d.family == Family::ImageNet {
             [40, 33]
         } else {

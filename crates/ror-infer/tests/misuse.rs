@@ -142,6 +142,12 @@ fn an_empty_batch_is_no_error() {
 }
 
 #[test]
+fn engines_can_be_sent_to_and_shared_between_threads() {
+    fn check<T: Send + Sync + Clone>() {}
+    check::<Engine>();
+}
+
+#[test]
 fn clones_run_at_once() {
     let engine = engine(&Options::default().threads(2));
     let images = noise(3 * 3072, 1);

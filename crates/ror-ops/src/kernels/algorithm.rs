@@ -1,6 +1,6 @@
 //! The ways to compute a convolution, and which to take.
 
-use super::blocked::blocks;
+use super::blocked::{LANES, blocks};
 use super::geometry::Geometry;
 use super::simd::Isa;
 
@@ -36,6 +36,20 @@ impl Algorithm {
             .unwrap_or(Self::Direct)
     }
 
+    /// Bytes that weights of that shape take once they are transformed and packed; `usize::MAX` if more than can be
+    /// counted.
+    pub fn packed_bytes(self, geometry: &Geometry) -> usize {
+        let planes = match self {
+            Self::Winograd4 => 36,
+            Self::Winograd2 => 16,
+            Self::Direct => geometry.kernel.0.saturating_mul(geometry.kernel.1),
+        };
+        let block = LANES * LANES * size_of::<f32>();
+        [blocks(geometry.inputs), blocks(geometry.outputs), block]
+            .into_iter()
+            .fold(planes, usize::saturating_mul)
+    }
+
     /// Cycles of one core, roughly: products at so many multiply-adds a cycle, or as long as their weights take to
     /// stream from the last-level cache or memory, and the transforms.
     fn cost(
@@ -53,16 +67,14 @@ impl Algorithm {
         let stride = geometry.stride.max(1);
         let (h, w) = (h.div_ceil(stride), w.div_ceil(stride));
         let tiles = |m: usize| (h.div_ceil(m) * w.div_ceil(m) * images) as f64;
-        let (rows, products, weights, transforms) = match self {
-            Self::Winograd4 if stride == 2 => (tiles(4), 81.0, 36.0, 12.0),
-            Self::Winograd4 => (tiles(4), 36.0, 36.0, 6.0),
-            Self::Winograd2 => (tiles(2), 16.0, 16.0, 2.5),
-            Self::Direct => {
-                let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
-                (tiles(1), taps, taps, taps / 16.0)
-            }
+        let taps = (geometry.kernel.0 * geometry.kernel.1) as f64;
+        let (rows, products, transforms) = match self {
+            Self::Winograd4 if stride == 2 => (tiles(4), 81.0, 12.0),
+            Self::Winograd4 => (tiles(4), 36.0, 6.0),
+            Self::Winograd2 => (tiles(2), 16.0, 2.5),
+            Self::Direct => (tiles(1), taps, taps / 16.0),
         };
-        let bytes = weights * i * o * 4.0;
+        let bytes = self.packed_bytes(geometry) as f64;
         let per_cycle = if bytes < 4e6 { 12.0 } else { 8.0 };
         (rows * products * i * o / multiply_adds).max(bytes / per_cycle)
             + rows * (i + o) * transforms

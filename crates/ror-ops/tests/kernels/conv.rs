@@ -208,7 +208,7 @@ fn three_by_three_matches_the_twin_on_awkward_sizes() {
             for (i, &h) in SIDES.iter().enumerate() {
                 for (j, &inputs) in CHANNELS.iter().enumerate() {
                     // Every side meets every channel count; widths, outputs and batches rotate.
-                    let w = SIDES[(i + j) % 4];
+                    let w = SIDES[(i + 3 * j) % SIDES.len()];
                     let outputs = CHANNELS[(2 * i + j) % CHANNELS.len()];
                     let n = [1, 2, 5, 0][(i + 2 * j) % 4];
                     let e = check(
@@ -240,6 +240,9 @@ fn networks_own_shapes_match_the_twin() {
         (geometry(32, 64, 3, 2, 1), 32),
         (geometry(64, 128, 3, 2, 1), 16),
         (geometry(64, 96, 3, 2, 1), 14),
+        (geometry(320, 320, 3, 1, 1), 8),
+        (geometry(512, 512, 3, 1, 1), 7),
+        (geometry(320, 640, 3, 2, 1), 8),
         (geometry(3, 64, 7, 2, 3), 33),
         (geometry(96, 256, 1, 1, 0), 7),
     ];

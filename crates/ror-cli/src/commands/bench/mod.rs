@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// How long to measure
     #[arg(long, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
     seconds: f64,
-    /// Print the time of every operation
+    /// Print the time of every operation: of all threads together where each has images of its own
     #[arg(long, conflicts_with_all = ["json", "train"])]
     profile: bool,
     /// Print JSON
@@ -121,7 +121,7 @@ fn infer(args: &Args) -> Result<(Report, String)> {
             (network, engine.context("cannot compile the model")?)
         }
     };
-    let images = noise(args.batch_size * network.input_shape().elements());
+    let images = noise(args.batch_size, network.input_shape().elements())?;
     let mut output = vec![0.0; args.batch_size * engine.outputs()];
     let times = measure(args.seconds, || {
         Ok(engine.run(Input::F32(&images), &mut output)?)
@@ -150,7 +150,7 @@ fn infer_on_candle(args: &Args) -> Result<(Report, String)> {
         None => Parameters::init(&network, 1, DType::F32, &device)?.evaluator(&network)?,
     };
     let input = network.input_shape();
-    let images = noise(args.batch_size * input.elements());
+    let images = noise(args.batch_size, input.elements())?;
     let shape = (args.batch_size, input.channels, input.height, input.width);
     let times = measure(args.seconds, || {
         let images = Tensor::from_slice(&images, shape, &device)?;
@@ -167,7 +167,7 @@ fn train(args: &Args) -> Result<(Report, String)> {
     device::check(args.device, args.precision.into())?;
     let (network, weights) = network(args)?;
     let threads = args.threads.unwrap_or_else(ranks::threads);
-    let images = noise(args.batch_size * network.input_shape().elements());
+    let images = noise(args.batch_size, network.input_shape().elements())?;
     let (place, threads) = match args.device {
         DeviceArg::Cpu => (Place::Kernels(threads), threads),
         device => (Place::Device(device.open()?, args.precision.into()), 1),
@@ -275,15 +275,19 @@ fn text(report: &Report) -> String {
     table(&["", report.mode], &rows, &[1])
 }
 
-/// Numbers between -1 and 1.
-fn noise(count: usize) -> Vec<f32> {
+/// Numbers between -1 and 1, `each` for every image.
+fn noise(images: usize, each: usize) -> Result<Vec<f32>> {
+    let count = images.saturating_mul(each);
+    let mut values = Vec::new();
+    if values.try_reserve_exact(count).is_err() {
+        bail!("no memory for {images} images of {each} values");
+    }
     let mut state = 1u32;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    values.extend((0..count).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }));
+    Ok(values)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
