@@ -6,7 +6,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{noise, weights};
-use ror_infer::{Engine, Error, Input, Normalisation, Options};
+use ror_infer::{Engine, Error, Input, Isa, Normalisation, Options};
 use ror_models::{Description, Network};
 
 fn small() -> Network {
@@ -118,20 +118,37 @@ fn an_image_that_a_layer_cannot_take_is_refused() {
 
 #[test]
 fn nan_in_gives_nan_out_and_leaves_other_images_alone() {
-    for options in [
-        Options::default().threads(2),
-        Options::default().threads(2).batch_size(1),
+    // Strides and projections, padded shortcuts, pools between groups, the stem and pool of ImageNet.
+    for (name, size) in [
+        ("ror-3-wrn-10-1", 32),
+        ("ror-3-14", 32),
+        ("pre-ror-3-bottleneck-29", 32),
+        ("keras-ror-3-wrn-10-1", 32),
+        ("pytorchcv-ror-3-20", 32),
+        ("imagenet-ror-3-18", 64),
     ] {
-        let mut engine = engine(&options);
-        let mut images = noise(4 * 3072, 1);
-        let mut clean = vec![0.0; 40];
-        engine.run(Input::F32(&images), &mut clean).unwrap();
-        images[3072 + 1500] = f32::NAN;
-        let mut logits = vec![0.0; 40];
-        engine.run(Input::F32(&images), &mut logits).unwrap();
-        assert!(logits[10..20].iter().all(|v| v.is_nan()));
-        assert_eq!(logits[..10], clean[..10]);
-        assert_eq!(logits[20..], clean[20..]);
+        let mut description = Description::preset(name).unwrap();
+        (description.image_size, description.classes) = ([size; 2], 10);
+        let network = Network::new(&description).unwrap();
+        let weights = weights(&network);
+        let each = 3 * size * size;
+        for isa in Isa::supported() {
+            for batch_size in [1, 64] {
+                let options = Options::default().threads(2).batch_size(batch_size);
+                let vb = weights.var_builder();
+                let mut engine = Engine::compile(&network, &vb, &options.isa(isa)).unwrap();
+                let mut images = noise(4 * each, 1);
+                let mut clean = vec![0.0; 40];
+                engine.run(Input::F32(&images), &mut clean).unwrap();
+                images[each + each / 2] = f32::NAN;
+                let mut logits = vec![0.0; 40];
+                engine.run(Input::F32(&images), &mut logits).unwrap();
+                let nan = logits[10..20].iter().all(|v| v.is_nan());
+                assert!(nan, "{name} {isa:?}: {:?}", &logits[10..20]);
+                assert_eq!(logits[..10], clean[..10], "{name} {isa:?}");
+                assert_eq!(logits[20..], clean[20..], "{name} {isa:?}");
+            }
+        }
     }
 }
 

@@ -230,6 +230,37 @@ fn three_by_three_matches_the_twin_on_awkward_sizes() {
 }
 
 #[test]
+fn tiles_at_every_edge_match_the_twin() {
+    let residual = Extras {
+        terms: &[false],
+        preact: true,
+        ..PLAIN
+    };
+    let relu = Extras {
+        relu: true,
+        ..PLAIN
+    };
+    let sides = [1, 2, 3, 4, 5, 7, 8, 9];
+    for isa in Isa::supported() {
+        for stride in [1, 2] {
+            let geometry = geometry(17, 33, 3, stride, 1);
+            for &algorithm in Algorithm::applicable(&geometry) {
+                for (i, h) in sides.into_iter().enumerate() {
+                    for (j, w) in sides.into_iter().enumerate() {
+                        let extras = [PLAIN, relu, residual][(i + j) % 3];
+                        let e = check(isa, algorithm, geometry, (1, h, w), extras, 0);
+                        assert!(
+                            e < tolerance(algorithm),
+                            "{isa:?} {algorithm:?} /{stride} {h}x{w} {extras:?}: {e:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn networks_own_shapes_match_the_twin() {
     let shapes = [
         (geometry(32, 32, 3, 1, 1), 32),
