@@ -125,7 +125,6 @@ impl Dense {
                         rows,
                         b,
                         next: b,
-                        finish: None,
                         width,
                         c: to,
                         c_stride,

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::blocked::{Block, Dims, LANES, blocks};
 use super::epilogue::Epilogue;
-use super::gemm::{Panels, Product, Walk};
+use super::gemm::{Finished, Panels, Product, Walk};
 use super::geometry::{Filters, Geometry};
 use super::simd::{Isa, Kernel, Simd};
 use super::threads::Pool;
@@ -162,22 +162,23 @@ impl Direct {
                 for panel in panels.clone() {
                     let (block, width) = self.panels.columns(panel);
                     let b = self.panels.panel(panel);
-                    let at_once = epilogue.bias_relu(image, block, first);
-                    let (c, c_stride, finish) = match at_once {
-                        Some((out, finish)) => (out, pixels * LANES, Some(finish)),
-                        None => (c, count * LANES, None),
-                    };
-                    self.isa.dispatch(Product {
+                    let product = |c, c_stride| Product {
                         walk,
                         rows: count,
                         b,
                         next: b,
-                        finish,
                         width,
                         c,
                         c_stride,
-                    });
-                    if at_once.is_none() {
+                    };
+                    if let Some((out, finish)) = epilogue.bias_relu(image, block, first) {
+                        self.isa.dispatch(Finished {
+                            product: product(out, pixels * LANES),
+                            finish,
+                        });
+                    } else {
+                        let c_stride = count * LANES;
+                        self.isa.dispatch(product(c, c_stride));
                         self.isa.dispatch(Finish {
                             epilogue,
                             c,

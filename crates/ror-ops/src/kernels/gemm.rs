@@ -43,8 +43,6 @@ pub(super) struct Product<const STEP: usize> {
     pub b: *const f32,
     /// The panel that the next product will read, fetched meanwhile: the processor's own prefetching stops at pages.
     pub next: *const f32,
-    /// What to do to the sums before they are stored.
-    pub finish: Option<BiasRelu>,
     /// Output channels in the panel: 16, or 32 where a vector has 16 lanes.
     pub width: usize,
     /// `[width / 16]` blocks of channels, each `[rows][16]`, `c_stride` floats apart.
@@ -52,25 +50,46 @@ pub(super) struct Product<const STEP: usize> {
     pub c_stride: usize,
 }
 
+/// A product whose sums are finished before they are stored.
+pub(super) struct Finished<const STEP: usize> {
+    pub product: Product<STEP>,
+    pub finish: BiasRelu,
+}
+
 impl<const STEP: usize> Kernel for Product<STEP> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: passes on the contract.
-        unsafe {
-            if S::LANES == 16 && self.width == 16 {
-                self.vectors::<S, 1>();
-            } else {
-                self.vectors::<S, 2>();
-            }
-        }
+        unsafe { self.panel::<S>(None) }
+    }
+}
+
+impl<const STEP: usize> Kernel for Finished<STEP> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passes on the contract.
+        unsafe { self.product.panel::<S>(Some(self.finish)) }
     }
 }
 
 impl<const STEP: usize> Product<STEP> {
+    #[inline(always)]
+    unsafe fn panel<S: Simd>(&self, finish: Option<BiasRelu>) {
+        // SAFETY: passes on the contract.
+        unsafe {
+            if S::LANES == 16 && self.width == 16 {
+                self.vectors::<S, 1>(finish);
+            } else {
+                self.vectors::<S, 2>(finish);
+            }
+        }
+    }
+
     /// Splits the rows into groups of nearly equal size.
     #[inline(always)]
-    unsafe fn vectors<S: Simd, const NV: usize>(&self) {
+    unsafe fn vectors<S: Simd, const NV: usize>(&self, finish: Option<BiasRelu>) {
         let groups = self.rows.div_ceil(S::MAX_ROWS);
         let mut row = 0;
         for group in 0..groups {
@@ -79,7 +98,7 @@ impl<const STEP: usize> Product<STEP> {
                 ($($mr:literal)*) => {
                     match rows {
                         // SAFETY: `row + rows` is at most `self.rows`.
-                        $($mr if $mr <= S::MAX_ROWS => unsafe { self.tile::<S, $mr, NV>(row) },)*
+                        $($mr if $mr <= S::MAX_ROWS => unsafe { self.tile::<S, $mr, NV>(row, finish) },)*
                         _ => {}
                     }
                 };
@@ -92,7 +111,11 @@ impl<const STEP: usize> Product<STEP> {
     /// The register tile: `MR` rows times `NV` vectors over the whole of `k`.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(&self, row: usize) {
+    unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
+        &self,
+        row: usize,
+        finish: Option<BiasRelu>,
+    ) {
         // SAFETY: rows and columns lie within A, B and C as the fields say.
         unsafe {
             let mut acc = [[S::splat(0.0); NV]; MR];
@@ -121,11 +144,14 @@ impl<const STEP: usize> Product<STEP> {
                     next = next.wrapping_add(NV * S::LANES);
                 }
             }
-            if let Some(BiasRelu { bias, relu }) = self.finish {
+            if let Some(BiasRelu { bias, relu }) = finish {
+                let mut shift = [S::splat(0.0); NV];
                 for j in 0..NV {
-                    let bias = S::load(bias.add(j * S::LANES));
-                    for m in 0..MR {
-                        acc[m][j] = S::add(acc[m][j], bias);
+                    shift[j] = S::load(bias.add(j * S::LANES));
+                }
+                for m in 0..MR {
+                    for j in 0..NV {
+                        acc[m][j] = S::add(acc[m][j], shift[j]);
                         if relu {
                             acc[m][j] = S::max(S::splat(0.0), acc[m][j]);
                         }

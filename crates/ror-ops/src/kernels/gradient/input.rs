@@ -306,7 +306,6 @@ impl Phase {
                             rows: count,
                             b: self.panels.panel(panel),
                             next: self.panels.panel(panel),
-                            finish: None,
                             width,
                             c,
                             c_stride: count * LANES,

@@ -43,25 +43,24 @@ impl Kernel for Products {
                     (i, j) if j < last => self.weights_of(i, j + 1, step),
                     (i, _) => self.weights_of(i + 1, 0, step),
                 };
-                let product = Product {
-                    // SAFETY: V has the plane.
-                    walk: Walk::<LANES> {
-                        a: unsafe { self.v.add(plane * self.v_plane) },
-                        stride: self.tiles * LANES,
-                        runs: self.in_blocks,
-                        depth: LANES,
-                    },
-                    rows: self.tiles,
-                    b,
-                    next: weights,
-                    finish: None,
-                    width: self.width,
-                    // SAFETY: P has the plane.
-                    c: unsafe { self.p.add(plane * self.p_plane) },
-                    c_stride: self.tiles * LANES,
-                };
-                // SAFETY: passes on the contract.
-                unsafe { product.run::<S>() };
+                // SAFETY: V and P have the plane, the caller vouches for the rest.
+                unsafe {
+                    let product = Product {
+                        walk: Walk::<LANES> {
+                            a: self.v.add(plane * self.v_plane),
+                            stride: self.tiles * LANES,
+                            runs: self.in_blocks,
+                            depth: LANES,
+                        },
+                        rows: self.tiles,
+                        b,
+                        next: weights,
+                        width: self.width,
+                        c: self.p.add(plane * self.p_plane),
+                        c_stride: self.tiles * LANES,
+                    };
+                    product.run::<S>();
+                }
             }
         }
     }
