@@ -28,11 +28,8 @@ impl Parameters {
     /// # Errors
     /// More than this machine or the device can hold.
     pub fn init(network: &Network, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
-        let tensors = network.tensors();
-        let bytes = tensors.iter().fold(0usize, |sum, spec| {
-            let count = spec.shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
-            sum.saturating_add(count.saturating_mul(size_of::<f32>()))
-        });
+        let count = usize::try_from(network.parameters()).unwrap_or(usize::MAX);
+        let bytes = count.saturating_mul(size_of::<f32>());
         if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
             candle_core::bail!("the network's weights take {bytes} bytes of memory");
         }

@@ -46,6 +46,7 @@ fn check(
     let weight = values(geometry.inputs * geometry.outputs * kh * kw, 2);
     let bias = values(geometry.outputs, 3);
     let conv = Conv2d::new(isa, geometry, algorithm, &weight, Some(&bias)).unwrap();
+    assert_eq!(conv.weight_bytes(), algorithm.packed_bytes(&geometry));
 
     let written = if extras.pool {
         Dims {
