@@ -4,11 +4,13 @@
 //! the same image of the same epoch looks the same whichever thread prepares it.
 
 mod affine;
+mod trivial;
 
 use crate::region::Region;
 use crate::{Generator, Size};
 use affine::Affine;
 use serde::{Deserialize, Serialize};
+use trivial::Change;
 
 /// Which changes are made, in the order of the fields. Zeros change nothing.
 ///
@@ -36,6 +38,9 @@ pub struct Augment {
     pub crop: usize,
     /// Mirrors left and right, every other time.
     pub flip: bool,
+    /// One change of fourteen to geometry or colours, at any strength up to this share of the
+    /// widest: 1 is torchvision's `TrivialAugmentWide` (Müller and Hutter, 2021).
+    pub trivial: f64,
     /// Blanks a square of this side around a random pixel (DeVries and Taylor, 2017).
     pub cutout: usize,
 }
@@ -54,6 +59,7 @@ impl Augment {
         shift: 0.0,
         crop: 0,
         flip: false,
+        trivial: 0.0,
         cutout: 0,
     };
 
@@ -99,6 +105,9 @@ impl Augment {
         }
         if !(0.0..=1.0).contains(&self.shift) {
             return Err(format!("shift is {}; allowed: 0 to 1", self.shift));
+        }
+        if !(0.0..=1.0).contains(&self.trivial) {
+            return Err(format!("trivial is {}; allowed: 0 to 1", self.trivial));
         }
         if self.crop > side || self.cutout > 2 * side {
             return Err(format!(
@@ -158,6 +167,9 @@ impl Augment {
             }
             Some(affine) => affine.warp(image, size, out),
             None => window(image, size, (dy, dx), mirror, fill, out),
+        }
+        if self.trivial > 0.0 {
+            Change::random(self.trivial, size, &mut generator).apply(out, size, fill);
         }
         if self.cutout > 0 {
             blank(out, size, self.cutout, fill, &mut generator);

@@ -164,6 +164,13 @@ fn numbers_out_of_range_are_named() {
             },
             "resized-crop",
         ),
+        (
+            Augment {
+                trivial: 1.5,
+                ..Augment::NONE
+            },
+            "trivial",
+        ),
     ] {
         let error = augment.validate(size).unwrap_err();
         assert!(error.contains(word), "{error}");
@@ -175,11 +182,11 @@ proptest! {
     #[test]
     fn the_same_generator_repeats_and_sizes_stay(
         h in 1usize..12, w in 1usize..12, resized_crop in 0.0..1.0, rotate in 0.0..180.0, shift in 0.0..1.0,
-        crop in 0usize..12, cutout in 0usize..24, seed: u64,
+        crop in 0usize..12, trivial in 0.0..1.0, cutout in 0usize..24, seed: u64,
     ) {
         let size = Size::new(h, w).unwrap();
         let crop = crop.min(h.max(w));
-        let augment = Augment { resized_crop, rotate, shift, crop, flip: true, cutout };
+        let augment = Augment { resized_crop, rotate, shift, crop, flip: true, trivial, cutout };
         let out = apply(&augment, size, seed);
         prop_assert_eq!(out.len(), h * w * 3);
         prop_assert_eq!(out, apply(&augment, size, seed));

@@ -101,6 +101,9 @@ struct AugmentOptions {
     /// Mirror images, each with probability 1/2
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     flip: Option<bool>,
+    /// One of fourteen changes, at most at this share of TrivialAugment's strengths; 0 without
+    #[arg(long, value_name = "SHARE")]
+    trivial: Option<f64>,
     /// Blank a square of this side
     #[arg(long, value_name = "PIXELS")]
     cutout: Option<usize>,
@@ -212,6 +215,7 @@ impl AugmentOptions {
         set(&mut augment.shift, &self.shift);
         set(&mut augment.crop, &self.crop);
         set(&mut augment.flip, &self.flip);
+        set(&mut augment.trivial, &self.trivial);
         set(&mut augment.cutout, &self.cutout);
     }
 }
