@@ -4,7 +4,7 @@ use ror_ops::kernels::{
     Algorithm, Block, Conv2d, Fused, Geometry, Isa, KernelError, MAX_TERMS, Output, Source, Term,
 };
 
-use super::geometry;
+use super::twin::geometry;
 use crate::reference::{garbage, values};
 
 #[test]
