@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -65,7 +66,7 @@ fn an_onnx_model_holds_what_the_options_ask_for() {
         ];
         let output = convert(folder.path(), &arguments.concat());
         assert!(output.status.success(), "{}", stderr(&output));
-        let bytes = std::fs::read(folder.path().join("out.onnx")).unwrap();
+        let bytes = fs::read(folder.path().join("out.onnx")).unwrap();
         let has = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         assert!(has("root/group2/block1/conv1") && has("normalisation"));
         assert!(has(present) && !has(absent), "{options:?}");
@@ -103,6 +104,43 @@ fn weights_become_those_of_an_equal_model() {
     )
     .unwrap();
     assert_eq!(read.description.to_string(), "ror-3-wrn-22-1");
+}
+
+#[test]
+fn a_mean_is_of_one_network_and_replaces_none_of_its_parts() {
+    let folder = folder_with("ror-3-8");
+    let other = folder_with("ror-3-14");
+    fs::copy(
+        folder.path().join("in.safetensors"),
+        folder.path().join("twin.safetensors"),
+    )
+    .unwrap();
+    let mean = |output: &str, other: &str| {
+        convert(
+            folder.path(),
+            &["in.safetensors", output, "--average", other],
+        )
+    };
+    let output = mean("out.safetensors", "twin.safetensors");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("out.safetensors"), read("in.safetensors"));
+
+    let other = other.path().join("in.safetensors");
+    for (output, other, message) in [
+        ("new.safetensors", other.to_str().unwrap(), "`ror-3-14`"),
+        ("twin.safetensors", "twin.safetensors", "is an input"),
+        ("new.safetensors", "none.safetensors", "none.safetensors"),
+    ] {
+        let output = mean(output, other);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+    }
+    assert_eq!(
+        names(folder.path()),
+        ["in.safetensors", "out.safetensors", "twin.safetensors"]
+    );
+    assert_eq!(read("twin.safetensors"), read("in.safetensors"));
 }
 
 #[test]

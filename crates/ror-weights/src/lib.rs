@@ -4,12 +4,14 @@
 //! safetensors, told apart by their content, and finds the network that they belong to.
 //! [`save_safetensors`] writes weights with their network's description, [`save_keras_h5`] a whole
 //! model that Keras loads, [`save_onnx`] one for every other runtime, [`save_pytorch`] a state dict.
-//! Where two networks compute the same, [`Weights::expressed_as`] gives one the weights of the other.
+//! Where two networks compute the same, [`Weights::expressed_as`] gives one the weights of the other;
+//! [`Weights::average`] is the mean of several.
 
 #![forbid(unsafe_code)]
 
 mod archive;
 mod array;
+mod average;
 mod content;
 mod equivalent;
 mod error;

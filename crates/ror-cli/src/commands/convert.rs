@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
     ror convert ror.safetensors for-keras.h5\n  \
     ror convert ror.safetensors for-any-runtime.onnx --softmax\n  \
     ror convert ror.safetensors for-pytorchcv.safetensors --format pytorchcv\n  \
-    ror convert ror-3-110-sd.safetensors plain.safetensors --to ror-3-110"
+    ror convert ror-3-110-sd.safetensors plain.safetensors --to ror-3-110\n  \
+    ror convert monday.safetensors mean.safetensors --average tuesday.safetensors"
 )]
 pub(crate) struct Args {
     /// Weights to read
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// if that computes exactly the same; otherwise the first difference is named
     #[arg(long, value_name = "MODEL", value_parser = parse_target)]
     to: Option<Destination>,
+    /// Write the mean of the input and of these weights of the same network; may be repeated
+    #[arg(long, value_name = "WEIGHTS")]
+    average: Vec<PathBuf>,
     /// End an .onnx in softmax: probabilities instead of logits
     #[arg(long)]
     softmax: bool,
@@ -109,9 +113,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.model_options.is_given() && args.weights_options.model().is_none() {
         bail!("changes to the model need --model, which says what is changed");
     }
-    let mut weights = args
-        .weights_options
-        .load(&args.input, Some(&args.model_options))?;
+    let load = |path: &Path| args.weights_options.load(path, Some(&args.model_options));
+    let mut weights = load(&args.input)?;
+    if !args.average.is_empty() {
+        let others: Vec<_> = args
+            .average
+            .iter()
+            .map(|p| load(p))
+            .collect::<Result<_>>()?;
+        weights = weights.average(&others).with_context(|| {
+            let paths = args.average.iter().map(|p| p.display().to_string());
+            let others = paths.collect::<Vec<_>>().join(", ");
+            format!("the mean of {} and {others}", args.input.display())
+        })?;
+    }
     if let Some(to) = &args.to {
         weights = match to {
             Destination::Dialect(dialect) => weights.in_dialect(*dialect),
@@ -135,7 +150,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn target(args: &Args) -> Result<(Target, PathBuf)> {
     let path = &args.output;
     let endings = ["safetensors", "h5", "hdf5", "onnx"];
-    let file = output::target(path, &endings, &[&args.input])?;
+    let others = args.average.iter().map(PathBuf::as_path);
+    let inputs: Vec<_> = [args.input.as_path()].into_iter().chain(others).collect();
+    let file = output::target(path, &endings, &inputs)?;
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let target = match ending.as_deref() {
         Some("safetensors") => Target::Safetensors,
