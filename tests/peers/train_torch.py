@@ -64,6 +64,7 @@ def train(config, network, seed):
     torch.set_num_threads(config["source"]["threads"])
     training, description = config["training"], config["description"]
     optimizer, augment = training["optimizer"], training["augment"]
+    assert not (augment["cutout"] or augment["trivial"] or augment["rotate"] or training["mixup"])
     assert optimizer["kind"] == "sgd" and training["schedule"]["kind"] == "one-cycle"
     data = pathlib.Path(config["source"]["data"])
     size = description["image-size"]

@@ -204,6 +204,22 @@ fn a_checkpoint_goes_on_only_with_the_settings_that_it_began_with() {
 }
 
 #[test]
+fn changes_of_images_are_written_down_and_those_left_out_are_none() {
+    let shell = Shell::new();
+    shell.stripes("data", ["across", "down"]);
+    shell.ok(&args(TINY, "--out changed --epochs 1 --trivial 0.5"));
+    let config = fs::read_to_string(shell.path("changed/config.toml")).unwrap();
+    assert!(config.contains("\ntrivial = 0.5\n"), "{config}");
+    shell.ok(&args(TINY, "--out run --epochs 1"));
+    let path = shell.path("run/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("trivial = 0.0\n", "")).unwrap();
+    shell.ok(&args("train --resume --out run", ""));
+    let error = shell.fails(&args(TINY, "--out none --trivial 2"));
+    assert!(error.contains("trivial is 2; allowed: 0 to 1"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
     let shell = Shell::new();
     shell.stripes("data", ["across", "down"]);

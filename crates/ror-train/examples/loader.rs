@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?);
     let all = Augment {
         cutout: 8,
+        trivial: 1.0,
         crop: 4,
         flip: true,
         ..Augment::KERAS

@@ -112,7 +112,7 @@ pub enum ErrorKind {
     Metadata {
         /// What does not fit.
         what: &'static str,
-        /// What the network demands.
+        /// What the network, or the weights before, demand.
         expected: String,
         /// What was given.
         found: String,

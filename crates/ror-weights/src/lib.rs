@@ -5,7 +5,7 @@
 //! [`save_safetensors`] writes weights with their network's description, [`save_keras_h5`] a whole
 //! model that Keras loads, [`save_onnx`] one for every other runtime, [`save_pytorch`] a state dict.
 //! Where two networks compute the same, [`Weights::expressed_as`] gives one the weights of the other;
-//! [`Weights::average`] is the mean of several.
+//! [`Mean`] is the mean of several.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod safetensors;
 mod save;
 mod weights;
 
+pub use average::Mean;
 pub use error::{ErrorKind, WeightsError};
 pub use load::{Kernels, LoadOptions, load, load_bytes};
 pub use onnx::{OnnxOptions, save_onnx};

@@ -6,7 +6,7 @@ use crate::output::{self, note};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ror_models::{Description, Dialect};
-use ror_weights::{Metadata, Normalisation, OnnxOptions, PytorchNames, Weights};
+use ror_weights::{Mean, Metadata, Normalisation, OnnxOptions, PytorchNames, Weights};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +41,9 @@ pub(crate) struct Args {
     /// if that computes exactly the same; otherwise the first difference is named
     #[arg(long, value_name = "MODEL", value_parser = parse_target)]
     to: Option<Destination>,
-    /// Write the mean of the input and of these weights of the same network; may be repeated
-    #[arg(long, value_name = "WEIGHTS")]
+    /// Write the mean of the input and of these weights, parts of one training or tuned from the
+    /// same weights; may be repeated. Remarks are not carried on
+    #[arg(long, value_name = "FILE")]
     average: Vec<PathBuf>,
     /// End an .onnx in softmax: probabilities instead of logits
     #[arg(long)]
@@ -115,17 +116,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let load = |path: &Path| args.weights_options.load(path, Some(&args.model_options));
     let mut weights = load(&args.input)?;
+    let mut source = weights.format.to_string();
     if !args.average.is_empty() {
-        let others: Vec<_> = args
-            .average
-            .iter()
-            .map(|p| load(p))
-            .collect::<Result<_>>()?;
-        weights = weights.average(&others).with_context(|| {
-            let paths = args.average.iter().map(|p| p.display().to_string());
-            let others = paths.collect::<Vec<_>>().join(", ");
-            format!("the mean of {} and {others}", args.input.display())
-        })?;
+        let mut mean = Mean::of(&weights)?;
+        for path in &args.average {
+            let other = load(path)?;
+            mean.add(&other)
+                .with_context(|| path.display().to_string())?;
+        }
+        weights = mean.weights()?;
+        source = format!("the mean of {}", 1 + args.average.len());
     }
     if let Some(to) = &args.to {
         weights = match to {
@@ -137,11 +137,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     add_metadata(args, &mut weights.metadata, weights.description.classes)?;
     write(args, &target, &file, &weights)?;
     note(&format!(
-        "{}: {}, {} tensors, from {}",
+        "{}: {}, {} tensors, from {source}",
         args.output.display(),
         weights.description,
-        weights.tensors.len(),
-        weights.format
+        weights.tensors.len()
     ));
     Ok(())
 }

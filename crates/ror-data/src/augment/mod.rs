@@ -39,7 +39,9 @@ pub struct Augment {
     /// Mirrors left and right, every other time.
     pub flip: bool,
     /// One change of fourteen to geometry or colours, at any strength up to this share of the
-    /// widest: 1 is torchvision's `TrivialAugmentWide` (Müller and Hutter, 2021).
+    /// widest (TrivialAugment; Müller and Hutter, 2021). 1 has the changes and strengths of
+    /// torchvision's `TrivialAugmentWide`, but shears are about the middle, and what comes in from
+    /// outside is the mean colour. Equalised and spread colours have no strength.
     pub trivial: f64,
     /// Blanks a square of this side around a random pixel (DeVries and Taylor, 2017).
     pub cutout: usize,
@@ -119,7 +121,7 @@ impl Augment {
     }
 
     /// Changes one image (H, W, 3) into `out`, whose old content is dropped. `fill` is the colour of
-    /// padding and of blanks: the mean, which is zero once normalised.
+    /// what comes in from outside and of blanks: the mean, which is zero once normalised.
     ///
     /// # Panics
     ///
@@ -169,7 +171,7 @@ impl Augment {
             None => window(image, size, (dy, dx), mirror, fill, out),
         }
         if self.trivial > 0.0 {
-            Change::random(self.trivial, size, &mut generator).apply(out, size, fill);
+            Change::random(self.trivial, &mut generator).apply(out, size, fill);
         }
         if self.cutout > 0 {
             blank(out, size, self.cutout, fill, &mut generator);

@@ -1,11 +1,12 @@
 //! One change of fourteen at a random strength: TrivialAugment (Müller and Hutter, 2021, in its
-//! wide space, as torchvision's `TrivialAugmentWide`). What a change does is Pillow's definition.
+//! wide space, as torchvision's `TrivialAugmentWide`). What a change does is Pillow's definition, but
+//! for a pixel here and there of rotations and shears, which Pillow computes with 16 bits.
 
 use crate::{Generator, Size};
-use serde::Deserialize;
 
 /// A change to a picture's geometry or colours; the field is its strength.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 pub(super) enum Change {
     Identity,
     /// Each row moves by this share of its distance from the middle.
@@ -31,8 +32,8 @@ pub(super) enum Change {
 
 impl Change {
     /// Any of the fourteen, as likely as the others, at any strength up to the share `most` of the
-    /// widest. Shifts are up to the picture's longer side.
-    pub(super) fn random(most: f64, size: Size, generator: &mut Generator) -> Self {
+    /// widest.
+    pub(super) fn random(most: f64, generator: &mut Generator) -> Self {
         let which = generator.below(14);
         let strength = generator.unit() * most;
         let signed = if generator.bits() >> 63 == 1 {
@@ -40,12 +41,11 @@ impl Change {
         } else {
             strength
         };
-        let side = size.height().max(size.width()) as f64;
         match which {
             0 => Self::ShearX(0.99 * signed),
             1 => Self::ShearY(0.99 * signed),
-            2 => Self::TranslateX(side * signed),
-            3 => Self::TranslateY(side * signed),
+            2 => Self::TranslateX(32.0 * signed),
+            3 => Self::TranslateY(32.0 * signed),
             4 => Self::Rotate(135.0 * signed),
             5 => Self::Brightness(1.0 + 0.99 * signed),
             6 => Self::Colour(1.0 + 0.99 * signed),

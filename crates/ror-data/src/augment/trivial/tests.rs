@@ -1,4 +1,5 @@
 use super::*;
+use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 
@@ -38,27 +39,41 @@ fn a_flat_picture_stays_as_it_is_where_nothing_can_be_spread() {
 }
 
 #[test]
-fn each_change_is_drawn_as_often_and_no_stronger_than_asked() {
+fn each_change_is_drawn_as_often_and_as_strong_as_asked_both_ways() {
     let mut generator = Generator::new(3, &[]);
-    let mut kinds = HashMap::new();
-    for _ in 0..14_000 {
-        let change = Change::random(0.5, Size::CIFAR, &mut generator);
-        *kinds.entry(discriminant(&change)).or_insert(0i32) += 1;
-        let within = match change {
-            Change::Identity | Change::AutoContrast | Change::Equalise => true,
-            Change::ShearX(by) | Change::ShearY(by) => by.abs() <= 0.495,
-            Change::TranslateX(by) | Change::TranslateY(by) => by.abs() <= 16.0,
-            Change::Rotate(degrees) => degrees.abs() <= 67.5,
-            Change::Brightness(f)
-            | Change::Colour(f)
-            | Change::Contrast(f)
-            | Change::Sharpness(f) => (f - 1.0).abs() <= 0.495,
-            Change::Posterise(bits) => (5..=8).contains(&bits),
-            Change::Solarise(threshold) => threshold >= 127,
-        };
-        assert!(within, "{change:?}");
+    for most in [0.5, 1.0] {
+        // How often, and the weakest and the strongest as shares of the widest.
+        let mut kinds = HashMap::new();
+        for _ in 0..14_000 {
+            let change = Change::random(most, &mut generator);
+            let (strength, signed) = match change {
+                Change::Identity | Change::AutoContrast | Change::Equalise => (0.0, None),
+                Change::ShearX(by) | Change::ShearY(by) => (by / 0.99, Some(true)),
+                Change::TranslateX(by) | Change::TranslateY(by) => (by / 32.0, Some(true)),
+                Change::Rotate(degrees) => (degrees / 135.0, Some(true)),
+                Change::Brightness(f)
+                | Change::Colour(f)
+                | Change::Contrast(f)
+                | Change::Sharpness(f) => ((f - 1.0) / 0.99, Some(true)),
+                Change::Posterise(bits) => (f64::from(8 - bits) / 6.0, Some(false)),
+                Change::Solarise(from) => (f64::from(255 - from) / 255.0, Some(false)),
+            };
+            let (_, count, low, high) = kinds
+                .entry(discriminant(&change))
+                .or_insert((signed, 0i32, 1.0f64, -1.0f64));
+            *count += 1;
+            (*low, *high) = (low.min(strength), high.max(strength));
+        }
+        assert_eq!(kinds.len(), 14);
+        for (signed, count, low, high) in kinds.into_values() {
+            // Four standard deviations of a binomial with n = 14,000, p = 1/14.
+            assert!((count - 1000).abs() < 122, "{count}");
+            let (low, high) = (low / most, high / most);
+            match signed {
+                Some(true) => assert!(low > -1.0001 && low < -0.95 && high < 1.0001 && high > 0.95),
+                Some(false) => assert!((0.0..0.05).contains(&low) && (0.95..1.01).contains(&high)),
+                None => assert!(low == 0.0 && high == 0.0),
+            }
+        }
     }
-    assert_eq!(kinds.len(), 14);
-    // Four standard deviations of a binomial with n = 14,000, p = 1/14.
-    assert!(kinds.values().all(|n| (n - 1000).abs() < 122));
 }
