@@ -67,7 +67,8 @@ pub(crate) struct Settings {
     augment: AugmentOptions,
     #[command(flatten)]
     normalise: NormaliseOption,
-    /// What order, augmentation, dropout and first weights follow from
+    /// What order, augmentation, dropout and first weights follow from; a run that goes on from
+    /// another's weights (--init) sees images anew with another seed
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Validate after every so many epochs
