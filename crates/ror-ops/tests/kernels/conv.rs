@@ -4,8 +4,8 @@ mod twin;
 
 use ror_ops::kernels::{Algorithm, Conv2d, Dims, Fused, Geometry, Isa, Output, Pool};
 
-use crate::reference::{blocked, garbage, values};
-use twin::{Extras, PLAIN, check, geometry, tolerance};
+use crate::reference::{blocked, garbage, geometry, values};
+use twin::{Extras, PLAIN, check, tolerance};
 
 const SIDES: [usize; 7] = [1, 3, 5, 7, 17, 31, 33];
 const CHANNELS: [usize; 7] = [1, 3, 15, 16, 17, 48, 100];

@@ -5,7 +5,7 @@ use ror_ops::kernels::{
     Block, Dims, Geometry, InputGradient, Isa, KernelError, WeightGradient, as_flat,
 };
 
-use crate::reference::{blocked, error, garbage, plain, values};
+use crate::reference::{blocked, error, garbage, geometry, plain, values};
 
 /// Gradients of input and weight in `f64`.
 fn twin(
@@ -150,22 +150,6 @@ fn assert_padding(dims: Dims, x: &[Block]) {
         if (plane + 1).is_multiple_of(per_image) {
             assert!(blocks.iter().all(|b| b.0[real..].iter().all(|&v| v == 0.0)));
         }
-    }
-}
-
-fn geometry(
-    inputs: usize,
-    outputs: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-) -> Geometry {
-    Geometry {
-        inputs,
-        outputs,
-        kernel: (kernel, kernel),
-        stride,
-        padding,
     }
 }
 

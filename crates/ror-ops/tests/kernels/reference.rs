@@ -2,6 +2,23 @@
 
 use ror_ops::kernels::{Block, Dims, Geometry, from_blocked, to_blocked};
 
+/// A square kernel's geometry.
+pub(crate) fn geometry(
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Geometry {
+    Geometry {
+        inputs,
+        outputs,
+        kernel: (kernel, kernel),
+        stride,
+        padding,
+    }
+}
+
 /// Repeatable values in -1..1.
 pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

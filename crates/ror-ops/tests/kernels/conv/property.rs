@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use ror_ops::kernels::{Algorithm, Geometry, Isa};
 
-use super::twin::{Extras, check, geometry, tolerance};
+use super::twin::{Extras, check, tolerance};
+use crate::reference::geometry;
 
 const TERMS: [&[bool]; 5] = [&[], &[false], &[true], &[true, false], &[false, true]];
 

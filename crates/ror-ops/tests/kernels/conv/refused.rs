@@ -4,8 +4,7 @@ use ror_ops::kernels::{
     Algorithm, Block, Conv2d, Fused, Geometry, Isa, KernelError, MAX_TERMS, Output, Source, Term,
 };
 
-use super::twin::geometry;
-use crate::reference::{garbage, values};
+use crate::reference::{garbage, geometry, values};
 
 #[test]
 fn bad_arguments_are_refused() {

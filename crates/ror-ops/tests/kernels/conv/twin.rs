@@ -175,19 +175,3 @@ pub(super) fn tolerance(algorithm: Algorithm) -> f64 {
         Algorithm::Direct => 3e-6,
     }
 }
-
-pub(super) fn geometry(
-    inputs: usize,
-    outputs: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-) -> Geometry {
-    Geometry {
-        inputs,
-        outputs,
-        kernel: (kernel, kernel),
-        stride,
-        padding,
-    }
-}
