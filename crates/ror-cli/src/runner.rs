@@ -63,6 +63,7 @@ pub(crate) struct Runner {
     network: Network,
     options: Options,
     backend: Backend,
+    mirror: bool,
 }
 
 enum Backend {
@@ -141,7 +142,13 @@ impl Runner {
             network,
             options,
             backend,
+            mirror: false,
         })
+    }
+
+    /// From now on, classifies each image together with its mirror image.
+    pub(crate) fn mirror(&mut self) {
+        self.mirror = true;
     }
 
     /// The network that runs.
@@ -188,6 +195,23 @@ impl Runner {
         n: usize,
         (h, w): (usize, usize),
     ) -> Result<Vec<f32>> {
+        let logits = self.forward(images, n, (h, w))?;
+        if !self.mirror {
+            return Ok(logits);
+        }
+        let rows = images.chunks_exact(w);
+        let mirrored: Vec<f32> = rows.flat_map(|row| row.iter().rev().copied()).collect();
+        let mirrored = self.forward(&mirrored, n, (h, w))?;
+        let classes = self.outputs();
+        let pairs = logits
+            .chunks_exact(classes)
+            .zip(mirrored.chunks_exact(classes));
+        Ok(pairs
+            .flat_map(|(image, mirrored)| averaged(&[image, mirrored].concat(), classes))
+            .collect())
+    }
+
+    fn forward(&mut self, images: &[f32], n: usize, (h, w): (usize, usize)) -> Result<Vec<f32>> {
         match &mut self.backend {
             Backend::Candle(model, device) => {
                 let shape = (n, self.description.channels, h, w);

@@ -100,6 +100,55 @@ fn class_names_of_weights_and_data_must_agree() {
 }
 
 #[test]
+fn with_mirror_the_probabilities_of_both_are_averaged() {
+    let shell = Shell::new();
+    let weights = golden(WEIGHTS);
+    std::fs::create_dir_all(shell.path("pictures")).unwrap();
+    let picture = image::RgbImage::from_fn(32, 32, |x, y| {
+        image::Rgb([(x * 8) as u8, (y * 8) as u8, (x * y) as u8])
+    });
+    let mirrored = image::imageops::flip_horizontal(&picture);
+    for (name, picture) in [("a", &picture), ("b", &mirrored)] {
+        picture
+            .save(shell.path(&format!("pictures/{name}.png")))
+            .unwrap();
+    }
+    let probabilities = |more: &[&str]| {
+        let predict = ["predict", "-w", &weights, "--json", "-k", "10", "pictures"];
+        let found = json(&shell.ok(&[&predict[..], more].concat()));
+        [0, 1].map(|image: usize| {
+            let mut of_classes = [0.0; 10];
+            for class in found[image]["top"].as_array().unwrap() {
+                let index = class["index"].as_u64().unwrap() as usize;
+                of_classes[index] = class["probability"].as_f64().unwrap();
+            }
+            of_classes
+        })
+    };
+    let [a, b] = probabilities(&[]);
+    assert!((a[0] - b[0]).abs() > 1e-3 * a[0], "{} {}", a[0], b[0]);
+    for found in probabilities(&["--mirror"]) {
+        for class in 0..10 {
+            let expected = f64::midpoint(a[class], b[class]);
+            assert!((found[class] - expected).abs() < 1e-5, "{class}");
+        }
+    }
+    for class in CLASSES {
+        let folder = shell.path(&format!("data/{class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        picture.save(folder.join("0.png")).unwrap();
+    }
+    let eval = ["eval", "-w", &weights, "-d", "data", "--json", "--mirror"];
+    let loss: f64 = (0..10)
+        .map(|c| -f64::midpoint(a[c], b[c]).ln() / 10.0)
+        .sum();
+    let off = json(&shell.ok(&eval))["loss"].as_f64().unwrap() - loss;
+    assert!(off.abs() < 1e-4 * loss, "{off}");
+    let both = shell.run(&[&eval[..], &["--ten-crop"]].concat());
+    assert_eq!(both.code, Some(2), "{}", both.stderr);
+}
+
+#[test]
 fn ten_crops_are_averaged_as_their_probabilities() {
     let shell = Shell::new();
     let weights = golden(WEIGHTS);

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// for ImageNet networks, else 1]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     centre_crop: Option<f64>,
+    /// Average the probabilities of an image and of its mirror image, which takes twice the time
+    #[arg(long)]
+    mirror: bool,
     #[command(flatten)]
     engine: EngineOptions,
     /// How many classes to show per image
@@ -42,7 +45,7 @@ pub(crate) struct Args {
     /// Write the probabilities of all classes, float32 (N, classes)
     #[arg(short, long, value_name = "FILE.npy")]
     output: Option<PathBuf>,
-    /// Write logits instead of probabilities
+    /// Write logits instead of probabilities; with --mirror, the logarithms of probabilities
     #[arg(long, requires = "output")]
     logits: bool,
     /// Images per step
@@ -90,6 +93,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "{} ends at the average pool and knows no classes; --output FILE.npy writes its features",
             args.weights.path().display()
         );
+    }
+    if args.mirror {
+        if !runner.description.top {
+            bail!("--mirror averages probabilities, which features are not");
+        }
+        runner.mirror();
     }
     let mut names = Vec::new();
     let mut outputs = Vec::new();
