@@ -154,6 +154,10 @@ impl Augment {
         let image = resized.as_deref().unwrap_or(picture);
         let image = &image[..size.area() * 3];
         out.clear();
+        let warp = |affine: Affine, out: &mut Vec<u8>| {
+            let (pixels, _) = image.as_chunks::<3>();
+            out.extend(affine.warp(pixels, size, None).flatten());
+        };
         let affine = self.draw_affine(size, &mut generator);
         let (dy, dx) = (
             self.draw_crop(&mut generator),
@@ -164,10 +168,10 @@ impl Augment {
             // Windows of a warped image need all of it.
             Some(affine) if (dy, dx) != (0, 0) || mirror => {
                 let mut warped = Vec::with_capacity(image.len());
-                affine.warp(image, size, &mut warped);
+                warp(affine, &mut warped);
                 window(&warped, size, (dy, dx), mirror, fill, out);
             }
-            Some(affine) => affine.warp(image, size, out),
+            Some(affine) => warp(affine, out),
             None => window(image, size, (dy, dx), mirror, fill, out),
         }
         if self.trivial > 0.0 {
@@ -186,7 +190,7 @@ impl Augment {
         let angle = generator.within(self.rotate).to_radians();
         let rows = generator.within(self.shift) * size.height() as f64;
         let columns = generator.within(self.shift) * size.width() as f64;
-        Some(Affine::new(size, angle, rows, columns))
+        Some(Affine::keras(size, angle, rows, columns))
     }
 
     fn draw_crop(&self, generator: &mut Generator) -> isize {

@@ -2,6 +2,7 @@
 //! wide space, as torchvision's `TrivialAugmentWide`). What a change does is Pillow's definition, but
 //! for a pixel here and there of rotations and shears, which Pillow computes with 16 bits.
 
+use super::affine::{Affine, rotation};
 use crate::{Generator, Size};
 
 /// A change to a picture's geometry or colours; the field is its strength.
@@ -63,17 +64,22 @@ impl Change {
     pub(super) fn apply(self, image: &mut [u8], size: Size, fill: [u8; 3]) {
         let (pixels, _) = image.as_chunks_mut::<3>();
         let one = [[1.0, 0.0], [0.0, 1.0]];
+        let mut warp = |matrix, shift| {
+            let affine = Affine::about_middle(size, matrix, shift);
+            let source = pixels.to_vec();
+            let warped = affine.warp(&source, size, Some(fill));
+            pixels
+                .iter_mut()
+                .zip(warped)
+                .for_each(|(to, from)| *to = from);
+        };
         match self {
             Self::Identity => {}
-            Self::ShearX(by) => warp(pixels, size, [[1.0, by], [0.0, 1.0]], [0.0; 2], fill),
-            Self::ShearY(by) => warp(pixels, size, [[1.0, 0.0], [by, 1.0]], [0.0; 2], fill),
-            Self::TranslateX(by) => warp(pixels, size, one, [by, 0.0], fill),
-            Self::TranslateY(by) => warp(pixels, size, one, [0.0, by], fill),
-            Self::Rotate(degrees) => {
-                let angle = degrees.to_radians();
-                let (sin, cos) = (libm::sin(angle), libm::cos(angle));
-                warp(pixels, size, [[cos, -sin], [sin, cos]], [0.0; 2], fill);
-            }
+            Self::ShearX(by) => warp([[1.0, 0.0], [by, 1.0]], [0.0; 2]),
+            Self::ShearY(by) => warp([[1.0, by], [0.0, 1.0]], [0.0; 2]),
+            Self::TranslateX(by) => warp(one, [0.0, by]),
+            Self::TranslateY(by) => warp(one, [by, 0.0]),
+            Self::Rotate(degrees) => warp(rotation(-degrees.to_radians()), [0.0; 2]),
             Self::Brightness(factor) => blend(pixels, factor, |_| [0; 3]),
             Self::Colour(factor) => blend(pixels, factor, |pixel| [grey(pixel); 3]),
             Self::Contrast(factor) => {
@@ -98,26 +104,6 @@ impl Change {
             Self::AutoContrast => auto_contrast(pixels),
             Self::Equalise => equalise(pixels),
         }
-    }
-}
-
-/// Takes each pixel from `matrix * (x, y) + shift`, about the middle; the nearest pixel.
-fn warp(pixels: &mut [[u8; 3]], size: Size, matrix: [[f64; 2]; 2], shift: [f64; 2], fill: [u8; 3]) {
-    let (h, w) = (size.height(), size.width());
-    let middle = [w as f64 / 2.0, h as f64 / 2.0];
-    let source = pixels.to_vec();
-    for (i, pixel) in pixels.iter_mut().enumerate() {
-        let dx = (i % w) as f64 + 0.5 - middle[0];
-        let dy = (i / w) as f64 + 0.5 - middle[1];
-        let at = |axis: usize, length: usize| {
-            let [a, b] = matrix[axis];
-            let at = (a * dx + b * dy + shift[axis] + middle[axis]).floor();
-            (at >= 0.0 && at < length as f64).then_some(at as usize)
-        };
-        *pixel = match (at(0, w), at(1, h)) {
-            (Some(x), Some(y)) => source[y * w + x],
-            _ => fill,
-        };
     }
 }
 
