@@ -18,7 +18,7 @@ pub(crate) struct DataOptions {
     #[arg(long)]
     pub(crate) extra: bool,
     /// Decode the images of a folder when they are needed, each time, not once at the start; folders
-    /// of more than 8 GiB of pixels are read so anyway
+    /// of more than 8 GiB of pixels are read so anyway, and those to cut random regions out of
     #[arg(long)]
     pub(crate) lazy: bool,
 }

@@ -5,9 +5,9 @@ use ror_data::Normalisation;
 /// How pixels become the model's input.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct NormaliseOption {
-    /// Normalisation of pixels scaled to 0..1, instead of that of the weights (of --init, in training, or else of the
-    /// recipe): unit, cifar10, cifar100, pytorchcv-cifar, imagenet, or six numbers: the means of red, green, blue,
-    /// their deviations
+    /// Normalisation of pixels scaled to 0..1: unit, cifar10, cifar100, pytorchcv-cifar, imagenet, or six numbers, the
+    /// means of red, green, blue, their deviations [default: that of the weights; in training of --init, or else of the
+    /// recipe]
     #[arg(long, value_name = "NAME", value_parser = parse, allow_hyphen_values = true)]
     normalise: Option<Normalisation>,
 }

@@ -62,7 +62,7 @@ pub(crate) fn from_names(
         notes.push(format!(
             "the file does not describe its network; by its tensors it is {description} with \
              shortcuts {:?} (zero-padded shortcuts, dropout and stochastic depth leave no tensors: \
-             if it has any, `--model` must say so)",
+             if it has any, `ror convert --model` must write them down)",
             description.shortcuts
         ));
     }

@@ -74,7 +74,7 @@ enum StateDict {
     Ror,
     /// A whole PyTorch state dict, with num_batches_tracked, named as the levels nest
     Pytorch,
-    /// The same with pytorchcv's names, for its ror3_56, ror3_110, ror3_164
+    /// The same with pytorchcv's names, for its ror3_56_*, ror3_110_*, ror3_164_*
     Pytorchcv,
 }
 
