@@ -53,12 +53,7 @@ impl MeasureOptions {
     pub(crate) fn open(&self, crops: Crops) -> Result<(Runner, Dataset)> {
         let weights = self.weights.load()?;
         let runner = Runner::new(weights, self.normalise.get(), self.engine, self.batch_size)?;
-        if !runner.description.top {
-            bail!(
-                "{} ends at the average pool and knows no classes",
-                self.weights.path().display()
-            );
-        }
+        runner.check_has_classes(self.weights.path())?;
         runner.check_takes_pictures()?;
         let data = self.read(&runner, crops)?;
         check_classes(&runner, self.weights.path(), &data)?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use atomicwrites::{AllowOverwrite, AtomicFile};
+use ror_data::is_image_name;
 use serde::Serialize;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -65,7 +66,8 @@ fn tell(text: &str) {
 }
 
 /// Checks where a result is to go, before the work for it: the ending, the folder, and that nothing
-/// but an ordinary file, and none of the `inputs`, would be replaced. Links are followed.
+/// but an ordinary file, and none of the `inputs` or pictures in them, would be replaced. Links are
+/// followed.
 pub(crate) fn target(path: &Path, endings: &[&str], inputs: &[&Path]) -> Result<PathBuf> {
     let shown = path.display();
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
@@ -92,6 +94,15 @@ pub(crate) fn target(path: &Path, endings: &[&str], inputs: &[&Path]) -> Result<
     let same = |input: &&Path| fs::canonicalize(input).is_ok_and(|input| input == resolved);
     if inputs.iter().any(same) {
         bail!("{shown} is an input; choose another output");
+    }
+    let around = |input: &&&Path| fs::canonicalize(input).is_ok_and(|i| resolved.starts_with(i));
+    if is_image_name(&resolved)
+        && let Some(input) = inputs.iter().find(around)
+    {
+        bail!(
+            "{shown} is a picture in {}; choose another output",
+            input.display()
+        );
     }
     Ok(resolved)
 }

@@ -9,6 +9,7 @@ use ror_data::{Normalisation, Size};
 use ror_infer::{Engine, Input, Options};
 use ror_models::{Description, Dialect, Family, Model, Network};
 use ror_weights::Weights;
+use std::path::Path;
 
 /// How networks are run.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -171,6 +172,17 @@ impl Runner {
         Ok(())
     }
 
+    /// Whether the network that runs, with weights from `file`, tells classes apart.
+    pub(crate) fn check_has_classes(&self, file: &Path) -> Result<()> {
+        if self.network.head.classes.is_none() {
+            bail!(
+                "{} ends at the average pool and knows no classes",
+                file.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Whether inputs are red, green and blue.
     pub(crate) fn check_takes_pictures(&self) -> Result<()> {
         let channels = self.description.channels;
@@ -232,11 +244,8 @@ impl Runner {
 
     /// How many numbers come out per image.
     pub(crate) fn outputs(&self) -> usize {
-        if self.description.top {
-            self.description.classes
-        } else {
-            self.network.head.features
-        }
+        let head = &self.network.head;
+        head.classes.unwrap_or(head.features)
     }
 }
 

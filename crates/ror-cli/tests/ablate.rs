@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Shell, args, json};
+use common::{Shell, args, golden, json};
+use ror_weights::LoadOptions;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -157,6 +158,30 @@ fn given_weights_are_evaluated_in_networks_that_they_fill() {
 }
 
 #[test]
+fn weights_and_networks_without_a_classifier_are_not_evaluated() {
+    let shell = shell();
+    let file = golden("keras122_theano/wrn_16_1_th.weights.h5");
+    let mut weights = ror_weights::load(file.as_ref(), &LoadOptions::default()).unwrap();
+    ror_weights::save_safetensors(&shell.path("w.safetensors"), &weights).unwrap();
+    weights.description.top = false;
+    weights
+        .tensors
+        .retain(|name, _| !name.starts_with("head.dense"));
+    ror_weights::save_safetensors(&shell.path("f.safetensors"), &weights).unwrap();
+    let ablate = |weights: &str, more: &str| {
+        let axes = "[axes.network]\nlevels = [3]";
+        let source = "[source]\ndata = \"data\"";
+        let grid = format!("weights = \"{weights}\"\n{source}\n{more}\n{axes}");
+        shell.write("grid.toml", grid);
+        shell.fails(&args("ablate grid.toml --out out", ""))
+    };
+    let error = ablate("w.safetensors", "[network]\nno-top = true");
+    assert!(error.contains("knows no classes"), "{error}");
+    let error = ablate("f.safetensors", "");
+    assert!(error.contains("knows no classes"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_trained_is_said_before_anything_is() {
     let shell = shell();
     for (from, to, word) in [
@@ -182,6 +207,7 @@ fn what_cannot_be_trained_is_said_before_anything_is() {
             "[training.augment]\ncrop = 99\n[training]",
             "crop",
         ),
+        ("levels =", "\"a.b.c.d.e.f.g.h\" =", "no setting"),
         (
             "image-size = 12",
             "image-size = 12, no-top = true",

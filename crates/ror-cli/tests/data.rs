@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Shell, json};
+use std::fs;
 
 fn folder(shell: &Shell) {
     shell.png("data/train/cat/0.png", 4, 4, [51, 0, 255]);
@@ -87,6 +88,10 @@ fn what_cannot_be_is_said_and_nothing_is_written() {
         "{damaged}"
     );
     assert!(info(&["data", "--sheet", "s.jpg"]).contains(".png"));
+    let picture = fs::read(shell.path("data/train/owl/0.png")).unwrap();
+    let over = info(&["data", "--sheet", "data/train/owl/0.png"]);
+    assert!(over.contains("is a picture in data"), "{over}");
+    assert!(fs::read(shell.path("data/train/owl/0.png")).unwrap() == picture);
     assert!(info(&["data", "--sheet", "none/s.png"]).contains("none"));
     assert!(info(&["data", "--extra"]).contains("extra_32x32.mat"));
     assert_eq!(

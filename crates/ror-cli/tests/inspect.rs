@@ -76,6 +76,11 @@ fn what_does_not_exist_is_refused_with_the_nearest_that_does() {
     assert!(error.contains("ror-3-wrn-40-2"), "{error}");
     let error = shell.fails(&["summary", "ror-6-110"]);
     assert!(error.contains("1 to 5"), "{error}");
+    // A number of levels that nothing has room for.
+    let error = shell.fails(&["summary", "ror-18446744073709551615-110"]);
+    assert!(error.contains("levels is 18446744073709551615"), "{error}");
+    let error = shell.fails(&["summary", "ror-3-20", "--levels", "1000000000000"]);
+    assert!(error.contains("levels is 1000000000000"), "{error}");
     let error = shell.fails(&["summary", "ror-3-20", "--shortcuts", "A,B"]);
     assert!(error.contains("3 levels"), "{error}");
     shell.ok(&["summary", "ror-3-20", "--levels", "2", "--shortcuts", "A,B"]);

@@ -62,7 +62,8 @@ fn walk(folder: &Path, depth: usize) -> impl Iterator<Item = Result<DirEntry>> {
         })
 }
 
-fn is_image_name(path: &Path) -> bool {
+/// Whether [`image_files`] would take a file of this name.
+pub fn is_image_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         ["jpg", "jpeg", "png"]
             .iter()

@@ -16,7 +16,7 @@ pub use augment::Augment;
 pub use crops::ten_crops;
 pub use dataset::{Dataset, Format, Options, Progress, Provenance, Split};
 pub use error::{Error, ErrorKind, Result};
-pub use files::image_files;
+pub use files::{image_files, is_image_name};
 pub use generator::Generator;
 pub use image::{Image, Size};
 pub use normalisation::Normalisation;

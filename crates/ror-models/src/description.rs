@@ -16,6 +16,9 @@ pub enum ShortcutKind {
     C,
 }
 
+/// Levels of shortcuts that a network can have.
+const MOST_LEVELS: usize = 5;
+
 /// A network, described by the choices of the paper and of the known implementations.
 ///
 /// Plain data: it travels in the metadata of weights and in the configuration of runs. Every field
@@ -189,7 +192,7 @@ impl Description {
             }
         };
         within("width", self.width, 1, 1024)?;
-        within("levels", self.levels, 1, 5)?;
+        within("levels", self.levels, 1, MOST_LEVELS)?;
         within("classes", self.classes, 1, 1_000_000)?;
         within("channels", self.channels, 1, 1024)?;
         within("image height", self.image_size[0], 1, 1 << 15)?;
@@ -253,7 +256,8 @@ impl Description {
 
 /// Projections on every level but the blocks', which project where their shape changes.
 fn default_shortcuts(levels: usize) -> Vec<ShortcutKind> {
-    let mut kinds = vec![ShortcutKind::C; levels];
+    // More are refused, but not yet.
+    let mut kinds = vec![ShortcutKind::C; levels.min(MOST_LEVELS + 1)];
     if let Some(block) = kinds.last_mut() {
         *block = ShortcutKind::B;
     }

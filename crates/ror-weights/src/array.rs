@@ -82,6 +82,9 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f
     bytes.as_chunks::<N>().0.iter().map(|&b| value(b)).collect()
 }
 
+/// Bytes that a tensor takes beside its name, shape and values.
+const TENSOR: usize = size_of::<Array>() + 2 * size_of::<usize>();
+
 /// What a file may still expand to in memory.
 ///
 /// Headers can claim any size, and several tensors can name the same bytes. All that is decoded
@@ -111,12 +114,14 @@ impl Budget {
         Some(())
     }
 
-    /// Takes out float32 values of `shape`, and returns how many they are.
+    /// Takes out a tensor of float32 values, and returns how many they are. Its name and shape count
+    /// too: a few bytes of a file can name one without values again and again.
     pub(crate) fn take_tensor(&mut self, tensor: &str, shape: &[usize]) -> Result<usize> {
         checked_len(shape)
             .filter(|n| {
+                let own = TENSOR + tensor.len() + size_of_val(shape);
                 n.checked_mul(size_of::<f32>())
-                    .and_then(|bytes| self.take(bytes))
+                    .and_then(|bytes| self.take(bytes.checked_add(own)?))
                     .is_some()
             })
             .ok_or_else(|| ErrorKind::Tensor {
@@ -162,5 +167,9 @@ mod tests {
         assert!(budget.take_tensor("w", &[usize::MAX, 2]).is_err());
         assert!(budget.take_tensor("w", &[1 << 30]).is_err());
         assert_eq!(budget.take_tensor("w", &[0, 5]).unwrap(), 0);
+        // Nor are there any number of tensors without values.
+        let long = vec![0; 1000];
+        let left = budget.left();
+        assert!((0..left / 8000 + 1).any(|_| budget.take_tensor("w", &long).is_err()));
     }
 }

@@ -59,7 +59,10 @@ impl Key {
     fn new(op: Convolution, dtype: DType, x: &Shape, weight: &Shape) -> Result<Self> {
         let (n, c, h, w) = x.dims4()?;
         let (o, i, kh, kw) = weight.dims4()?;
-        let window = |size: usize, kernel: usize| kernel > 0 && size + 2 * op.padding >= kernel;
+        let padded = |size: usize| op.padding.checked_mul(2)?.checked_add(size);
+        let window = |size: usize, kernel: usize| {
+            kernel > 0 && padded(size).is_some_and(|padded| padded >= kernel)
+        };
         if c != i || op.stride == 0 || !window(h, kh) || !window(w, kw) {
             candle_core::bail!(
                 "conv2d: {x:?} and {weight:?} with stride {}, padding {}",
@@ -67,13 +70,22 @@ impl Key {
                 op.padding
             )
         }
-        Ok(Self {
+        let key = Self {
             dtype,
             x: [n, c, h, w],
             weight: [o, i, kh, kw],
             stride: op.stride,
             padding: op.padding,
-        })
+        };
+        let output = key.output();
+        if output
+            .iter()
+            .try_fold(1, |len: usize, &d| len.checked_mul(d))
+            .is_none()
+        {
+            candle_core::bail!("conv2d: an output of {output:?} is too large")
+        }
+        Ok(key)
     }
 
     fn output(&self) -> [usize; 4] {

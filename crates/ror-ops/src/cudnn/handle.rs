@@ -80,6 +80,8 @@ impl Handle {
     pub(super) fn of(device: &CudaDevice) -> Result<Rc<Self>> {
         HANDLES.with_borrow_mut(|handles| {
             if let Some(handle) = handles.get(&device.id()) {
+                // Another device may have been this thread's since.
+                handle.stream.context().bind_to_thread()?;
                 return Ok(handle.clone());
             }
             let handle = Rc::new(Self::new(device.cuda_stream())?);

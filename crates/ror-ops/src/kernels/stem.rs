@@ -103,9 +103,9 @@ impl Stem {
     /// # Errors
     /// A width smaller than the kernel, or too large to address.
     pub fn scratch_len(&self, h: usize, w: usize) -> Result<usize> {
-        let out = self
-            .geometry
-            .output(Dims::new(1, self.geometry.inputs, h, w))?;
+        let input = Dims::new(1, self.geometry.inputs, h, w);
+        input.plain_len("stem input")?;
+        let out = self.geometry.output(input)?;
         let padded = product(
             "stem scratch",
             &[self.rows(ROWS), self.geometry.inputs, self.width(w)],

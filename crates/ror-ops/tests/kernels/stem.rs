@@ -113,6 +113,7 @@ fn a_stem_refuses_images_that_do_not_fit() {
     };
     let stem = Stem::new(Isa::detect(), geometry, &[0.5; 16 * 27], None).unwrap();
     let mut y = garbage(16);
+    assert!(stem.scratch_len(4, usize::MAX).is_err());
     let mut scratch = garbage(stem.scratch_len(4, 4).unwrap());
     let mut run = |images: Plain<'_>| {
         let output = Output::raw(&mut y);

@@ -28,6 +28,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct WeightedLayer {
     pub(super) name: String,
+    /// Whether it is the layer's own, by which a model's configuration knows it.
+    pub(super) named: bool,
     pub(super) kind: Kind,
     pub(super) arrays: Vec<Array>,
 }
@@ -179,6 +181,7 @@ impl WeightedLayer {
         };
         Ok(Self {
             name: layer.name,
+            named: layer.named,
             kind,
             arrays,
         })

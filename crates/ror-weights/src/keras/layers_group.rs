@@ -44,6 +44,10 @@ fn read_layer(key: String, group: &Group, budget: &mut Budget) -> Result<KerasLa
             read_weight(&dataset, &format!("layers/{key}/vars/{i}"), budget)
         })
         .collect::<Result<_>>()?;
-    let name = Attributes::of(&vars)?.string("name")?.unwrap_or(key);
-    Ok(KerasLayer { name, weights })
+    let own = Attributes::of(&vars)?.string("name")?;
+    Ok(KerasLayer {
+        named: own.is_some(),
+        name: own.unwrap_or(key),
+        weights,
+    })
 }

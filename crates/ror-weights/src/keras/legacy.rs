@@ -71,5 +71,9 @@ fn read_layer(parent: &Group, name: String, budget: &mut Budget) -> Result<Keras
         .iter()
         .map(|weight| read_weight(&group.dataset(weight).map_err(in_layer)?, weight, budget))
         .collect::<Result<_>>()?;
-    Ok(KerasLayer { name, weights })
+    Ok(KerasLayer {
+        name,
+        named: true,
+        weights,
+    })
 }

@@ -11,10 +11,12 @@ mod keras_order;
 mod layers;
 mod layers_group;
 mod legacy;
+mod metered;
 mod names;
 mod place;
 
 use hdf5::File;
+use metered::Metered;
 use serde_json::Value;
 
 use crate::array::{Array, Budget};
@@ -44,6 +46,8 @@ pub(crate) struct KerasFile {
 pub(crate) struct KerasLayer {
     /// The layer's own name; its group's name where the file does not have the own one.
     pub(crate) name: String,
+    /// Whether it is its own.
+    pub(crate) named: bool,
     pub(crate) weights: Vec<Array>,
 }
 
@@ -59,7 +63,7 @@ pub(crate) enum LayerOrder {
 /// Reads Keras HDF5 of either layout from `bytes`, the content of a file.
 pub(crate) fn read_hdf5(bytes: Vec<u8>) -> Result<KerasFile> {
     let mut budget = Budget::for_file(bytes.len());
-    let file = File::from_bytes(bytes).map_err(hdf5_file::damaged)?;
+    let file = File::from_source(Metered::new(bytes)).map_err(hdf5_file::damaged)?;
     let root = file.root();
     let subgroups = root.groups().map_err(hdf5_file::damaged)?;
     let has = |name: &str| subgroups.iter().any(|g| g == name);

@@ -84,6 +84,7 @@ mod tests {
     fn layer(name: &str) -> WeightedLayer {
         WeightedLayer {
             name: name.to_owned(),
+            named: true,
             kind: Kind::Pointwise,
             arrays: Vec::new(),
         }

@@ -80,7 +80,8 @@ pub(super) fn in_order(
         if let Some(array) = layer.arrays.get(specs.len()) {
             return Err(surplus(array, &model));
         }
-        if let (Some(&expected), Some(found)) = (strides.get(path), config.strides(&layer.name))
+        if layer.named
+            && let (Some(&expected), Some(found)) = (strides.get(path), config.strides(&layer.name))
             && found != [expected as u64; 2]
         {
             return Err(ErrorKind::Architecture(format!(

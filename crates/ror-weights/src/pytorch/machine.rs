@@ -14,7 +14,12 @@ pub(super) struct Machine<'a> {
     /// Heights of the stack where opcode MARK stood. Nothing below the last one is ever popped.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Items of dictionaries made from lists: one list can be made into many.
+    copied: usize,
 }
+
+/// Bytes of a class's name with its module: two strings can be joined again and again.
+const LONGEST_CLASS: usize = 1024;
 
 type Step<T> = Result<T, String>;
 
@@ -151,7 +156,11 @@ impl<'a> Machine<'a> {
                     Value::Str(s) => Ok(s.as_str()),
                     other => Err(format!("a class name is {}", other.kind())),
                 };
-                let global = format!("{}.{}", text(items[0])?, text(items[1])?);
+                let (module, name) = (text(items[0])?, text(items[1])?);
+                if module.len() + name.len() > LONGEST_CLASS {
+                    return Err(format!("a class name of more than {LONGEST_CLASS} bytes"));
+                }
+                let global = format!("{module}.{name}");
                 self.push(Value::Global(global));
             }
             // REDUCE, NEWOBJ
@@ -304,6 +313,10 @@ impl<'a> Machine<'a> {
         match &self.values[callable.0 as usize] {
             Value::Global(name) if name == "collections.OrderedDict" => {
                 let items = self.items_of(args)?;
+                self.copied += items.len();
+                if self.copied > self.bytes.len() {
+                    return Err("dictionaries of more items than there are bytes".to_owned());
+                }
                 self.push(Value::Dict(items));
             }
             _ => self.push(Value::Call { callable, args }),

@@ -2,7 +2,8 @@
 //!
 //! Nothing is imported or called: a class is its name, a call is a record of the name and the
 //! arguments. Each opcode adds at most one value to an arena, and values refer to each other by
-//! index, so memory is bounded by the pickle's length and shared or cyclic values cost nothing.
+//! index, so memory is bounded by the pickle's length and shared or cyclic values cost nothing; what
+//! is copied out of a value has a limit.
 //! Opcodes: Python's `Lib/pickletools.py`; those of protocols 0 and 1 that print numbers and
 //! strings as text are refused, as `torch.save` never writes them.
 
@@ -234,6 +235,23 @@ mod tests {
         }
         bytes.push(b'.');
         assert!(Pickle::parse(&bytes).unwrap().values.len() < 50);
+    }
+
+    #[test]
+    fn what_is_copied_out_of_values_has_a_limit() {
+        // A list of a hundred pairs, of which one dictionary can be made, but not a hundred.
+        let mut list = b"ccollections\nOrderedDict\nq\x00(](".to_vec();
+        list.extend([*b"(K\x01K\x02t"; 100].concat());
+        list.extend(b"etq\x01");
+        let dictionaries = |n: usize| [list.clone(), b"h\x00h\x01R".repeat(n), b".".to_vec()];
+        assert!(Pickle::parse(&dictionaries(1).concat()).is_ok());
+        assert!(error(&dictionaries(100).concat()).contains("more items than there are bytes"));
+        let class = |n: usize| {
+            let name = [b"X", &(n as u32).to_le_bytes()[..], &vec![b'a'; n]].concat();
+            [&name[..], b"q\x00h\x00\x93."].concat()
+        };
+        assert!(Pickle::parse(&class(500)).is_ok());
+        assert!(error(&class(600)).contains("a class name of more than 1024 bytes"));
     }
 
     #[test]

@@ -115,6 +115,11 @@ fn collect(path: &str, table: Table, into: &mut Vec<Axis>) -> Result<()> {
             "" => key,
             path => format!("{path}.{key}"),
         };
+        // No setting lies deeper than three.
+        if path.split('.').count() > 8 {
+            let start: String = path.chars().take(80).collect();
+            bail!("there is no setting `{start}...`");
+        }
         match value {
             Value::Table(inner) => collect(&path, inner, into)?,
             Value::Array(mut values) if !values.is_empty() => {

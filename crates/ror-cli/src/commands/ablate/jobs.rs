@@ -1,6 +1,7 @@
 //! The work of every cell, checked before any of it is done.
 
 use super::grid::{Cell, Grid};
+use crate::data::centre_crop;
 use crate::measure::check_classes;
 use crate::model::WeightsOptions;
 use crate::run::{self, Plan, data};
@@ -127,6 +128,9 @@ fn plan(cell: &Cell, reader: &mut Reader, moved: Option<&Path>) -> Result<Plan> 
 }
 
 fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Result<Job> {
+    if !plan.description.top {
+        bail!("the network ends at the average pool and knows no classes");
+    }
     if let Some(file) = &cell.settings.weights {
         let weights = reader.weights(file)?;
         let network = Network::new(&plan.description)?;
@@ -138,6 +142,7 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
             EngineOptions::default(),
             BATCH,
         )?;
+        runner.check_has_classes(file)?;
         runner.check_takes_pictures()?;
         check_classes(&runner, file, images.data())?;
         return Ok(Job {
@@ -161,9 +166,6 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
     let size = data.train.data().size();
     let augment = plan.training.augment.validate(size);
     augment.map_err(anyhow::Error::msg)?;
-    if !plan.description.top {
-        bail!("the network ends at the average pool and knows no classes");
-    }
     let init = match &plan.source.init {
         Some(file) => Some(reader.weights(file)?),
         None => None,
@@ -263,6 +265,8 @@ struct Reader {
 struct Images {
     source: Source,
     size: [usize; 2],
+    /// The share of a picture's shorter side that is looked at.
+    centre_crop: f64,
 }
 
 impl Images {
@@ -275,6 +279,7 @@ impl Images {
                 ..source.clone()
             },
             size: description.image_size,
+            centre_crop: centre_crop(description),
         }
     }
 }
@@ -320,5 +325,21 @@ impl Reader {
             data::validation(source, description)?.context("there are no validation images")?;
         self.validation.push((images, subset.clone()));
         Ok(subset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_share_images_only_where_they_look_at_the_same_part_of_pictures() {
+        let images = |name: &str| {
+            let mut description = Description::preset(name).unwrap();
+            description.image_size = [32, 32];
+            Images::new(&Source::default(), &description)
+        };
+        assert!(images("ror-3-20") == images("ror-3-wrn-16-2"));
+        assert!(images("ror-3-20") != images("imagenet-ror-3-18"));
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn examine(record: &RunRecord, moved: Option<&Path>) -> Result<Examin
         .context("there are no validation images")?;
     let weights = WeightsOptions::default().load(&record.weights, None)?;
     let mut runner = Runner::new(weights, None, EngineOptions::default(), BATCH)?;
+    runner.check_has_classes(&record.weights)?;
     runner.check_takes_pictures()?;
     let data = images.data();
     check_classes(&runner, &record.weights, data)?;

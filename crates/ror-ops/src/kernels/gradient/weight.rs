@@ -108,9 +108,10 @@ impl WeightGradient {
     /// # Errors
     /// An image smaller than the kernel, or too large to address.
     pub fn scratch_len(&self, n: usize, h: usize, w: usize) -> Result<usize> {
-        let out = self
-            .geometry
-            .output(Dims::new(n, self.geometry.inputs, h, w))?;
+        let input = Dims::new(n, self.geometry.inputs, h, w);
+        input.block_len("convolution input")?;
+        let out = self.geometry.output(input)?;
+        out.block_len("convolution output")?;
         Ok(match &self.method {
             Method::Winograd(m) => m.scratch(n.max(1), h, w),
             Method::Direct | Method::Plain => self.rows() * PIXELS.min(out.pixels()),

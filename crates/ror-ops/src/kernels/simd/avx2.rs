@@ -19,6 +19,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 // SAFETY (every block): the trait's contract provides the instruction set and valid pointers.
+// Asking for a line that is not there does nothing, nor does `prefetchw` on processors without it.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     type V = __m256;

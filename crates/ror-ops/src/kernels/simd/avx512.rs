@@ -33,6 +33,7 @@ pub(super) fn multiply_adds_per_cycle() -> usize {
 }
 
 // SAFETY (every block): the trait's contract provides the instruction set and valid pointers.
+// Asking for a line that is not there does nothing, nor does `prefetchw` on processors without it.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     type V = __m512;
