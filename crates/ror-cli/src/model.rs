@@ -150,7 +150,8 @@ impl ChosenWeights {
 /// How to read weights.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WeightsOptions {
-    /// The model, where the file is not to decide; a contradiction is an error
+    /// The model, where the file is not to decide; tensors that contradict it are an error, what else
+    /// does is noted
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Which backend trained Keras weights whose file does not say so

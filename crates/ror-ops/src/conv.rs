@@ -39,5 +39,26 @@ fn on_device(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Resu
     if crate::cudnn::takes(x) {
         return crate::cudnn::conv2d(x, weight, stride, padding);
     }
-    x.conv2d(weight, padding, stride, 1, 1)
+    // candle takes what a stride leaves over of the rows for what it leaves over of the columns too,
+    // in the gradient. Where that differs it is cut off first.
+    let ([h, w], [kh, kw]) = (sides(x)?, sides(weight)?);
+    let left = |side: usize, kernel: usize| {
+        let padded = padding.checked_mul(2)?.checked_add(side)?;
+        padded.checked_sub(kernel)?.checked_rem(stride)
+    };
+    match (left(h, kh), left(w, kw)) {
+        (Some(rows), Some(columns)) if rows != columns => x
+            .pad_with_zeros(2, padding, padding)?
+            .pad_with_zeros(3, padding, padding)?
+            .narrow(2, 0, h + 2 * padding - rows)?
+            .narrow(3, 0, w + 2 * padding - columns)?
+            .conv2d(weight, 0, stride, 1, 1),
+        _ => x.conv2d(weight, padding, stride, 1, 1),
+    }
+}
+
+/// Rows and columns.
+fn sides(t: &Tensor) -> Result<[usize; 2]> {
+    let (_, _, h, w) = t.dims4()?;
+    Ok([h, w])
 }

@@ -175,6 +175,14 @@ proptest! {
         let grads = (&y * &probe).unwrap().sum_all().unwrap().backward().unwrap();
 
         let [mut expected, dx, dw] = twin(&x, &weight, stride, padding, &probe);
+        // Other types take candle's way.
+        let (x64, weight64) = (wide(&x), wide(&weight));
+        let (x64, weight64) = (Var::from_tensor(&x64).unwrap(), Var::from_tensor(&weight64).unwrap());
+        let y64 = conv2d(&x64, &weight64, None, stride, padding).unwrap();
+        let grads64 = (&y64 * wide(&probe)).unwrap().sum_all().unwrap().backward().unwrap();
+        prop_assert!(error(&y64, &expected) < 1e-12);
+        prop_assert!(error(grads64.get(&x64).unwrap(), &dx) < 1e-12);
+        prop_assert!(error(grads64.get(&weight64).unwrap(), &dw) < 1e-12);
         if with_bias {
             expected = expected.broadcast_add(&wide(&bias).reshape((1, (), 1, 1)).unwrap()).unwrap();
             let db = wide(&probe).sum((0, 2, 3)).unwrap();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use ror_models::Description;
-use serde_json::Value;
 
+use crate::difference::first_difference;
 use crate::error::{ErrorKind, Result};
 use crate::weights::{Format, Metadata, Weights};
 
@@ -94,10 +94,11 @@ impl Mean {
             ..other.description.clone()
         };
         if theirs != self.description {
+            let difference = first_difference(&theirs, &self.description);
             return Err(ErrorKind::Architecture(format!(
-                "`{theirs}` is another network than `{}`{}: their weights have no mean",
+                "`{theirs}` is another network than `{}` ({}): their weights have no mean",
                 self.description,
-                first_difference(&theirs, &self.description)
+                difference.unwrap_or_default()
             )));
         }
         let differ = |what, expected: String, found: String| {
@@ -126,23 +127,5 @@ impl Mean {
             return differ("normalisation", of(ours), of(theirs));
         }
         Ok(())
-    }
-}
-
-/// The first field of two descriptions that differs, since their names may not tell.
-fn first_difference(theirs: &Description, ours: &Description) -> String {
-    let (Ok(Value::Object(theirs)), Ok(Value::Object(ours))) =
-        (serde_json::to_value(theirs), serde_json::to_value(ours))
-    else {
-        return String::new();
-    };
-    let mut keys = theirs.keys().chain(ours.keys());
-    let value = |fields: &serde_json::Map<String, Value>, key| match fields.get(key) {
-        Some(value) => value.to_string(),
-        None => "none".to_owned(),
-    };
-    match keys.find(|&key| theirs.get(key) != ours.get(key)) {
-        Some(key) => format!(" ({key}: {}, {})", value(&theirs, key), value(&ours, key)),
-        None => String::new(),
     }
 }

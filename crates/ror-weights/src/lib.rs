@@ -13,6 +13,7 @@ mod archive;
 mod array;
 mod average;
 mod content;
+mod difference;
 mod equivalent;
 mod error;
 mod infer;
@@ -27,6 +28,7 @@ mod save;
 mod weights;
 
 pub use average::Mean;
+pub use difference::first_difference;
 pub use error::{ErrorKind, WeightsError};
 pub use load::{Kernels, LoadOptions, load, load_bytes};
 pub use onnx::{OnnxOptions, save_onnx};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ror_models::Network;
 
 use crate::array::Array;
+use crate::difference::as_asked;
 use crate::error::{ErrorKind, Result};
 use crate::infer;
 use crate::load::{Found, LoadOptions, network};
@@ -42,9 +43,11 @@ pub(crate) fn import(file: NamedFile, options: &LoadOptions) -> Result<Found> {
         }
     }
     let mut notes = Vec::new();
-    let description = match options.model.clone().or(described) {
-        Some(description) => description,
-        None => infer::from_names(&tensors, &mut notes)?,
+    let asked = options.model.as_ref();
+    let description = match (described, asked) {
+        (Some(described), _) => as_asked(described, asked, &mut notes),
+        (None, Some(asked)) => asked.clone(),
+        (None, None) => infer::from_names(&tensors, &mut notes)?,
     };
     let tensors = place(&network(&description)?, tensors)?;
     Ok(Found {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::names;
+
 /// The configurations of a functional model's layers, by name.
 #[derive(Debug, Default)]
 pub(super) struct Config<'a>(HashMap<&'a str, Layer<'a>>);
@@ -38,6 +40,37 @@ impl<'a> Config<'a> {
         values.sort_by(f64::total_cmp);
         values.dedup();
         values
+    }
+
+    /// By what the residuals of stochastic depth are multiplied in models of ours, which Keras may have
+    /// saved again: in rising order, without repetition.
+    pub(super) fn survivals(&self) -> Vec<f64> {
+        let layers = self.0.iter();
+        let mut survivals: Vec<f64> = layers
+            .filter(|(name, l)| l.class == "Rescaling" && names::is_survival(name))
+            .filter_map(|(_, l)| l.config.get("scale")?.as_f64())
+            .collect();
+        survivals.sort_by(f64::total_cmp);
+        survivals.dedup();
+        survivals
+    }
+
+    /// Rows and columns of the model's input of so many channels, where it states them.
+    pub(super) fn image_size(&self, channels: usize) -> Option<[usize; 2]> {
+        let mut inputs = self.0.values().filter(|l| l.class == "InputLayer");
+        let (input, None) = (inputs.next()?.config, inputs.next()) else {
+            return None;
+        };
+        let shape = input
+            .get("batch_input_shape")
+            .or_else(|| input.get("batch_shape"))?
+            .as_array()?;
+        let size = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        match shape.iter().map(size).collect::<Vec<_>>()[..] {
+            [_, Some(h), Some(w), c] if c == Some(channels) => Some([h, w]),
+            [_, c, Some(h), Some(w)] if c == Some(channels) => Some([h, w]),
+            _ => None,
+        }
     }
 
     /// The strides of convolution `name`, where it is known.

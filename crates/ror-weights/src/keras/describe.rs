@@ -64,7 +64,11 @@ impl Evidence<'_> {
         let dense = self.layers.of_kind(Kind::Dense).next();
         infer::describe_top(&mut description, dense.map(|l| &l.arrays[0]));
         description.dropout = self.dropout(notes);
-        description.norm = self.norm()?;
+        description.norm = self.norm(description.norm)?;
+        description.stochastic_depth = self.config.survivals().first().copied();
+        if let Some(size) = self.config.image_size(description.channels) {
+            description.image_size = size;
+        }
         Ok(description)
     }
 
@@ -126,8 +130,8 @@ impl Evidence<'_> {
         CUSTOMARY_DROPOUT
     }
 
-    fn norm(&self) -> Result<BatchNormConfig> {
-        let mut norm = BatchNormConfig::KERAS;
+    /// `norm` with what the file says of it.
+    pub(super) fn norm(&self, mut norm: BatchNormConfig) -> Result<BatchNormConfig> {
         if let Some(epsilon) = self.norm_constant("epsilon")? {
             norm.epsilon = epsilon;
         }

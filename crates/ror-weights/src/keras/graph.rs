@@ -7,7 +7,7 @@ use ror_models::{Level, Member, Network};
 use serde_json::{Value, json};
 
 use super::keras_order::keras_order;
-use super::names::{keras_name, padding_name};
+use super::names::{keras_name, padding_name, survival_path};
 use crate::array::Array;
 
 /// A layer: what Keras calls its class and configuration, which layers it takes, its weights in
@@ -100,7 +100,7 @@ impl Builder<'_> {
         }
         if block.survival < 1.0 {
             x = self.add(
-                &format!("{path}.survival"),
+                &survival_path(path),
                 "Rescaling",
                 json!({ "scale": block.survival, "offset": 0.0 }),
                 vec![x],

@@ -1,10 +1,13 @@
 //! From a Keras file to a network and its tensors.
 
+use ror_models::Description;
+
 use super::config::Config;
 use super::describe::Evidence;
 use super::layers::{Axes, Layers};
 use super::place::{by_name, in_order};
 use super::{KerasFile, LayerOrder};
+use crate::difference::as_asked;
 use crate::error::Result;
 use crate::load::{Found, Kernels, LoadOptions, network};
 use crate::metadata;
@@ -22,7 +25,7 @@ pub(crate) fn import(file: KerasFile, options: &LoadOptions) -> Result<Found> {
     let layers = Layers::of(file.layers, file.order, axes, kernels)?;
     if let Some((described, metadata)) = described {
         // A file of ours: layers are named after their places.
-        let description = options.model.clone().unwrap_or(described);
+        let description = as_asked(described, options.model.as_ref(), &mut notes);
         let network = network(&description)?;
         let tensors = named::place(&network, by_name(&network, layers))?;
         return Ok(Found {
@@ -39,7 +42,10 @@ pub(crate) fn import(file: KerasFile, options: &LoadOptions) -> Result<Found> {
         theano: kernels == Kernels::Theano,
     };
     let description = match &options.model {
-        Some(description) => description.clone(),
+        Some(description) => Description {
+            norm: evidence.norm(description.norm)?,
+            ..description.clone()
+        },
         None => evidence.describe(&mut notes)?,
     };
     let tensors = in_order(&network(&description)?, layers, &config)?;

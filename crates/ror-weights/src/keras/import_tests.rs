@@ -296,3 +296,66 @@ fn strides_in_the_configuration_are_checked() {
     file.layers.iter_mut().for_each(|layer| layer.named = false);
     assert!(import_alone(file).is_ok());
 }
+
+/// The configuration that an export of ours has, as a file that Keras saved again keeps it.
+fn saved_again(description: &Description) -> KerasFile {
+    let (mut file, _) = saved(description);
+    let network = Network::new(description).unwrap();
+    let survivals = |index: usize| {
+        let blocks = 6.0;
+        1.0 - (index + 1) as f64 / blocks * (1.0 - description.stochastic_depth.unwrap_or(1.0))
+    };
+    let mut layers = vec![serde_json::json!({
+        "class_name": "InputLayer",
+        "config": { "name": "input", "batch_shape": [null, 64, 48, 3] }
+    })];
+    let blocks = file.layers.iter().filter(|l| l.name.ends_with("_conv1"));
+    for (i, block) in blocks.enumerate() {
+        let name = block.name.replace("_conv1", "_survival");
+        layers.push(serde_json::json!({
+            "class_name": "Rescaling",
+            "config": { "name": name, "scale": survivals(i), "offset": 0.0 }
+        }));
+    }
+    assert_eq!(layers.len(), 7, "{}", network.description);
+    file.config = Some(serde_json::json!({ "config": { "layers": layers } }));
+    file
+}
+
+#[test]
+fn survivals_and_image_size_come_from_the_configuration() {
+    let mut description = preset("keras-ror-3-wrn-16-1").with_stochastic_depth(0.4);
+    description.image_size = [64, 48];
+    let file = saved_again(&description);
+    let found = import_alone(file.clone()).unwrap().description;
+    assert!((found.stochastic_depth.unwrap() - 0.4).abs() < 1e-12);
+    assert_eq!(found.image_size, [64, 48]);
+    let asked = |model: Description| {
+        let options = LoadOptions {
+            model: Some(model),
+            ..LoadOptions::default()
+        };
+        import(file.clone(), &options)
+    };
+    assert!(asked(description).is_ok());
+    let error = asked(preset("keras-ror-3-wrn-16-1"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("residuals are scaled by"), "{error}");
+}
+
+#[test]
+fn batch_norms_are_those_of_the_file_whatever_model_is_asked_for() {
+    let description = preset("keras-ror-3-wrn-10-1");
+    let (mut file, _) = saved(&description);
+    file.config = Some(serde_json::json!({ "config": { "layers": [{
+        "class_name": "BatchNormalization",
+        "config": { "name": "head_norm", "epsilon": 1e-5, "momentum": 0.9 }
+    }] } }));
+    let options = LoadOptions {
+        model: Some(description),
+        ..LoadOptions::default()
+    };
+    let found = import(file, &options).unwrap().description;
+    assert_eq!(found.norm.epsilon, 1e-5);
+}

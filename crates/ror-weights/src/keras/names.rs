@@ -14,6 +14,15 @@ pub(super) fn padding_name(path: &str) -> String {
     keras_name(path) + "_pad"
 }
 
+/// The path of the layer that scales the residual of the block at `path` by its survival.
+pub(super) fn survival_path(path: &str) -> String {
+    format!("{path}.survival")
+}
+
+pub(super) fn is_survival(name: &str) -> bool {
+    name.ends_with("_survival")
+}
+
 pub(super) fn is_padding(name: &str) -> bool {
     name.ends_with("_shortcut_pad")
 }

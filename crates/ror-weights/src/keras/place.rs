@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ror_models::blocks::Layer;
+use ror_models::blocks::{Block, Layer, Shape3};
 use ror_models::{Network, Placed, TensorRole, TensorSpec, Visit};
 
 use super::config::Config;
@@ -92,10 +92,41 @@ pub(super) fn in_order(
         }
         tensors.extend(specs.iter().map(|s| s.name.clone()).zip(layer.arrays));
     }
+    check_survivals(network, config)?;
     match queues.left() {
         Some(WeightedLayer { arrays, .. }) => Err(surplus(&arrays[0], &model)),
         None => Ok(tensors),
     }
+}
+
+/// Whether the residuals that the configuration scales are those of blocks that may be dropped.
+fn check_survivals(network: &Network, config: &Config) -> Result<()> {
+    struct Collect(Vec<f64>);
+    impl Visit for Collect {
+        fn enter_block(&mut self, _: &str, block: &Block, _: Shape3) {
+            if block.survival < 1.0 {
+                self.0.push(block.survival);
+            }
+        }
+    }
+    let found = config.survivals();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut collect = Collect(Vec::new());
+    // The network was expanded, which includes this walk: it cannot fail.
+    let _ = network.walk(&mut collect);
+    let mut expected = collect.0;
+    expected.sort_by(f64::total_cmp);
+    expected.dedup();
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-6;
+    if found.len() != expected.len() || !found.iter().zip(&expected).all(close) {
+        return Err(ErrorKind::Architecture(format!(
+            "its residuals are scaled by {found:.3?}, those of `{}` by {expected:.3?}",
+            network.description
+        )));
+    }
+    Ok(())
 }
 
 fn surplus(array: &Array, model: &str) -> ErrorKind {

@@ -78,12 +78,12 @@ fn state_dict(pickle: &Pickle) -> Result<&[(Id, Id)]> {
     };
     let wrapped = root
         .iter()
-        .find(|(key, _)| pickle.str(*key).is_some_and(|key| WRAPPERS.contains(&key)))
-        .map(|&(_, value)| pickle.get(value));
-    match wrapped {
-        Some(Value::Dict(items)) => Ok(items),
-        _ => Ok(root),
-    }
+        .filter(|(key, _)| pickle.str(*key).is_some_and(|key| WRAPPERS.contains(&key)))
+        .find_map(|&(_, value)| match pickle.get(value) {
+            Value::Dict(items) => Some(items),
+            _ => None,
+        });
+    Ok(wrapped.unwrap_or(root))
 }
 
 #[cfg(test)]
