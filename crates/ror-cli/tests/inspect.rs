@@ -72,6 +72,9 @@ fn what_does_not_exist_is_refused_with_the_nearest_that_does() {
     let shell = Shell::new();
     let error = shell.fails(&["summary", "ror-3-111"]);
     assert!(error.contains("110") && error.contains("116"), "{error}");
+    // A bottleneck's depth, where there are no bottlenecks.
+    let error = shell.fails(&["summary", "ror-3-wrn-13-1"]);
+    assert!(error.contains("10") && error.contains("16"), "{error}");
     let error = shell.fails(&["summary", "ror-3-wrm-40-2"]);
     assert!(error.contains("ror-3-wrn-40-2"), "{error}");
     let error = shell.fails(&["summary", "ror-6-110"]);

@@ -222,7 +222,8 @@ impl<'a> Builder<'a> {
         if let Some(last) = self.description.stochastic_depth {
             let total: usize = self.blocks.iter().sum();
             let share = (overall + 1) as f64 / total as f64;
-            block.survival = 1.0 - share * (1.0 - last);
+            // Not below the last one, for rounding.
+            block.survival = (1.0 - share * (1.0 - last)).max(last);
         }
         block
     }

@@ -58,7 +58,8 @@ impl Family {
     /// Bottlenecks where the depth is possible with them only, or customary (ImageNet from 50).
     pub(crate) fn default_block(self, dialect: Dialect, depth: usize) -> BlockKind {
         let allows = |kind| self.blocks_per_group(dialect, kind, depth).is_ok();
-        if !allows(BlockKind::Basic) && allows(BlockKind::Bottleneck) {
+        let exists = self.check(dialect, BlockKind::Bottleneck, 1).is_ok();
+        if exists && !allows(BlockKind::Basic) && allows(BlockKind::Bottleneck) {
             BlockKind::Bottleneck
         } else {
             BlockKind::Basic

@@ -123,8 +123,8 @@ impl FromStr for Description {
 }
 
 impl fmt::Display for Description {
-    /// The preset's name; fields that names do not carry (classes, dropout, shortcut kinds, the
-    /// top) are left out.
+    /// The preset's name; what names do not carry (classes, channels, image size, dropout, the last
+    /// block's survival, shortcut kinds, batch norms, the top) is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.dialect {
             Dialect::Paper => {}

@@ -3,8 +3,9 @@
 use crate::error::{Result, TrainError};
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use ror_models::blocks::BatchNormConfig;
 use ror_models::{Description, Network, Parameters, TensorRole};
-use ror_weights::Weights;
+use ror_weights::{Weights, first_difference};
 use std::collections::HashMap;
 
 /// The variables of `network` with the values of `weights`, for fine-tuning; whether the classifier
@@ -16,10 +17,10 @@ use std::collections::HashMap;
 pub fn fine_tuning(network: &Network, weights: &Weights, seed: u64) -> Result<(Parameters, bool)> {
     let (ours, theirs) = (&network.description, &weights.description);
     if comparable(ours) != comparable(theirs) {
+        let difference = first_difference(&comparable(theirs), &comparable(ours));
         return Err(TrainError::Config(format!(
-            "the weights are those of another network: {}, not {}",
-            name(theirs),
-            name(ours)
+            "the weights are those of another network: {theirs}, not {ours} ({})",
+            difference.unwrap_or_default()
         )));
     }
     let device = Device::Cpu;
@@ -48,9 +49,13 @@ pub fn fine_tuning(network: &Network, weights: &Weights, seed: u64) -> Result<(P
     Ok((Parameters::from_tensors(network, &vb)?, replaced))
 }
 
-/// Without what weights do not depend on.
+/// Without what weights do not depend on, such as how running statistics are updated.
 fn comparable(description: &Description) -> Description {
     Description {
+        norm: BatchNormConfig {
+            epsilon: description.norm.epsilon,
+            ..BatchNormConfig::PYTORCH
+        },
         classes: 1,
         image_size: [4, 4],
         dropout: 0.0,
@@ -58,13 +63,6 @@ fn comparable(description: &Description) -> Description {
         top: true,
         ..description.clone()
     }
-}
-
-fn name(d: &Description) -> String {
-    format!(
-        "{} {} of depth {}, width {}, {} levels",
-        d.dialect, d.family, d.depth, d.width, d.levels
-    )
 }
 
 #[cfg(test)]

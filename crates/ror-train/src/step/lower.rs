@@ -265,10 +265,13 @@ impl Lowering {
         x: ValueId,
     ) -> Result<Pending, DescriptionError> {
         let shortcut = self.shortcut(&block.shortcut, path, x)?;
-        if block.survival < 1.0 && shortcut.is_some() {
+        if block.survival < 1.0 {
             self.graph.gates.push(block.survival);
             let gate = self.graph.gates.len() - 1;
-            self.graph.draws.push(Draw::Gate(gate));
+            // A block without a shortcut always survives, but evaluation scales it.
+            if shortcut.is_some() {
+                self.graph.draws.push(Draw::Gate(gate));
+            }
             self.gate = Some(gate);
         }
         let body = self.layers(&block.body, path, Read::plain(x))?;
@@ -364,6 +367,11 @@ impl Lowering {
             .filter(|v| !fresh.contains(v))
             .collect();
         let (&first, &last) = (convs.first()?, convs.last()?);
+        // A projection runs before the body that it is added to, which may end with a sum.
+        let mut later = self.graph.nodes[last + 1..].iter();
+        if later.any(|node| node.out.is_some_and(|v| rest.contains(&v))) {
+            return None;
+        }
         if rest.len() + 1 > MAX_TERMS {
             return None;
         }
