@@ -71,6 +71,22 @@ fn cells_are_ordinary_runs_and_finished_ones_are_not_repeated() {
     let again = shell.run(&args("ablate grid.toml --out out", ""));
     assert_eq!(again.stdout, text);
     assert!(!again.stderr.contains("epoch 1/2"), "{}", again.stderr);
+
+    // Nor are they taken for those of other images,
+    shell.stripes("other", ["down", "sideways"]);
+    for split in ["train", "test"] {
+        let class = |name: &str| shell.path(&format!("other/{split}/{name}"));
+        fs::rename(class("sideways"), class("across")).unwrap();
+    }
+    let error = shell.fails(&args("ablate grid.toml --out out --data other", ""));
+    assert!(error.contains("not the images"), "{error}");
+    // and their results stay while another cell is at work.
+    let first = shell.path("out/levels-1_stochastic-depth-0");
+    fs::remove_dir_all(&first).unwrap();
+    fs::write(&first, "in the way").unwrap();
+    shell.fails(&args("ablate grid.toml --out out", ""));
+    let csv = fs::read_to_string(shell.path("out/results.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4, "{csv}");
 }
 
 #[cfg(unix)]

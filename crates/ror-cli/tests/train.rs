@@ -225,11 +225,15 @@ fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
     shell.stripes("data", ["across", "down"]);
     shell.ok(&args(TINY, "--out run --epochs 1"));
     let before = fs::read(shell.path("run/best.safetensors")).unwrap();
+    let config = fs::read_to_string(shell.path("run/config.toml")).unwrap();
+    shell.write("both.toml", format!("model = \"ror-3-20\"\n{config}"));
     for (arguments, word) in [
         (args(TINY, "--out run --epochs 3"), "already"),
         (args("train --resume --out none", ""), "none"),
         (args("train --resume --out run --lr 3", ""), "config.toml"),
         (args(TINY, "--out new --lr=-1 --epochs 3"), "lr"),
+        (args(TINY, "--out new --milestones 0.5"), "--schedule step"),
+        (args("train --config both.toml --out new", ""), "remove one"),
         (
             args(TINY, "--out new --classes 5 --epochs 3"),
             "--classes 5",

@@ -98,7 +98,7 @@ fn read(
         }
         Ok(())
     })?;
-    let missing = |name: &str| Error::new(path, ErrorKind::Missing(format!("array `{name}`")));
+    let missing = |name: &str| Error::new(path, ErrorKind::Mat(format!("no array `{name}`")));
     let (x, y) = (
         x.ok_or_else(|| missing("X"))?,
         y.ok_or_else(|| missing("y"))?,

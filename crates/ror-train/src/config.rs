@@ -153,7 +153,9 @@ fn invalid(error: impl fmt::Display) -> TrainError {
 }
 
 /// Puts values in the place of others, tables into tables.
-fn overlay(base: &mut toml::Table, over: toml::Table) {
+/// Puts settings over others: a table joins the table that is there, everything else takes the
+/// place of what is there.
+pub fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
             (Some(toml::Value::Table(base)), toml::Value::Table(over)) => overlay(base, over),

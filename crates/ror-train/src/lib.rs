@@ -38,7 +38,7 @@ mod trainer;
 mod validate;
 
 pub use batch::Batch;
-pub use config::{Recipe, TrainConfig};
+pub use config::{Recipe, TrainConfig, overlay};
 pub use device::{DeviceEngine, Precision};
 pub use ema::Ema;
 pub use engine::{Engine, Peers, StepOutput};

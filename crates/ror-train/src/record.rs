@@ -1,9 +1,10 @@
 //! A run, as its folder tells it.
 
+use crate::checkpoint::DataStamp;
 use crate::error::Result;
 use crate::output::BEST;
 use crate::progress::Progress;
-use crate::{EpochReport, RunConfig, checkpoint};
+use crate::{EpochReport, RunConfig, TrainingData, checkpoint};
 use std::path::{Path, PathBuf};
 
 /// What is known about a run from its folder, finished or not.
@@ -13,7 +14,9 @@ pub struct RunRecord {
     pub config: RunConfig,
     /// Where its best weights are, if an epoch was finished.
     pub weights: PathBuf,
+    folder: PathBuf,
     progress: Progress,
+    data: DataStamp,
 }
 
 impl RunRecord {
@@ -23,11 +26,23 @@ impl RunRecord {
     /// # Errors
     /// A folder without a run, a damaged file.
     pub fn read(folder: &Path) -> Result<Self> {
+        let (progress, data) = checkpoint::progress(folder)?;
         Ok(Self {
             config: RunConfig::read(folder)?,
             weights: folder.join(BEST),
-            progress: checkpoint::progress(folder)?,
+            folder: folder.to_owned(),
+            progress,
+            data,
         })
+    }
+
+    /// Whether these are the images that the run began with.
+    ///
+    /// # Errors
+    /// Others, or another share of them held out.
+    pub fn check_data(&self, data: &TrainingData) -> Result<()> {
+        let found = DataStamp::of(&data.train, data.validation.as_ref());
+        checkpoint::check_data(&self.folder, &self.data, &found)
     }
 
     /// The epochs that are done.

@@ -200,6 +200,17 @@ pub(crate) fn absolute(source: Source) -> Result<Source> {
     })
 }
 
+/// Says that a run goes on with another number of threads than it began with.
+pub(crate) fn note_threads(began: Option<usize>, now: Option<usize>) {
+    if let (Some(began), Some(now)) = (began, now)
+        && began != now
+    {
+        note(&format!(
+            "note: the run began with {began} threads; with {now} the last bits may differ"
+        ));
+    }
+}
+
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     if let Some(threads) = threads {
         rayon::ThreadPoolBuilder::new()

@@ -204,8 +204,8 @@ fn what_is_wrong_is_said_with_what_was_expected() {
     let floats = vec![0; 4 * 2 * IMAGE];
     let halves: Vec<u8> = [0.5f64, 1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     for (arrays, expected) in [
-        (vec![x.clone()], "missing: array `y`"),
-        (vec![y.clone()], "missing: array `X`"),
+        (vec![x.clone()], "no array `y`"),
+        (vec![y.clone()], "no array `X`"),
         (vec![x.clone(), x.clone(), y.clone()], "`X` is there twice"),
         (vec![x.clone(), labels(&[1])], "2 images with 1 labels"),
         (

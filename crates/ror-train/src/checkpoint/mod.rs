@@ -12,7 +12,7 @@ pub(crate) use folder::{FOLDERS, recover};
 use arrays::{Array, read_arrays, write_arrays};
 use folder::replace;
 
-use crate::error::{Result, damaged};
+use crate::error::{Result, TrainError, damaged};
 use crate::progress::Progress;
 use crate::{Optimizer, OptimizerState, Subset};
 use ror_models::{Network, Parameters};
@@ -60,6 +60,17 @@ impl DataStamp {
             validation: validation.map(stamp),
         }
     }
+}
+
+/// Whether the run in `folder`, which had the images `old`, has the same ones now.
+pub(crate) fn check_data(folder: &Path, old: &DataStamp, new: &DataStamp) -> Result<()> {
+    if old == new {
+        return Ok(());
+    }
+    Err(TrainError::Data(format!(
+        "these are not the images that the run in {} began with: it had {old}, there are {new}",
+        folder.display(),
+    )))
 }
 
 impl fmt::Display for DataStamp {
@@ -134,9 +145,11 @@ pub(crate) struct Restored {
     pub(crate) data: DataStamp,
 }
 
-/// How far the run in a folder was at its last checkpoint; changes nothing there.
-pub(crate) fn progress(run: &Path) -> Result<Progress> {
-    Ok(state(&folder::complete(run)?)?.progress)
+/// How far the run in a folder was at its last checkpoint, and with which images; changes nothing
+/// there.
+pub(crate) fn progress(run: &Path) -> Result<(Progress, DataStamp)> {
+    let state = state(&folder::complete(run)?)?;
+    Ok((state.progress, state.data))
 }
 
 fn state(last: &Path) -> Result<State> {

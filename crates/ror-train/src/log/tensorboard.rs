@@ -38,13 +38,11 @@ impl EventLog {
         let mut version = Message::event(0);
         version.text(3, "brain.Event:2");
         log.record(&version)?;
-        if step > 0 {
-            let mut session = Message::default();
-            session.number(1, 1); // START
-            let mut event = Message::event(step + 1);
-            event.message(7, &session);
-            log.record(&event)?;
-        }
+        let mut session = Message::default();
+        session.number(1, 1); // START
+        let mut event = Message::event(step + 1);
+        event.message(7, &session);
+        log.record(&event)?;
         log.flush()?;
         Ok(log)
     }

@@ -20,8 +20,8 @@ pub struct KernelEngine {
     parameters: Parameters,
     isa: Isa,
     pool: Pool,
-    /// Images that the plan has room for at least.
-    batch: usize,
+    /// Images that the plan has room for at least, if that was said.
+    batch: Option<usize>,
     compiled: Option<Compiled>,
 }
 
@@ -48,7 +48,7 @@ impl KernelEngine {
             parameters: parameters.clone(),
             isa: Isa::detect(),
             pool: Pool::new(threads)?,
-            batch: 1,
+            batch: None,
             compiled: None,
         })
     }
@@ -57,7 +57,7 @@ impl KernelEngine {
     /// largest batch: with this it does not matter which batch comes first.
     #[must_use]
     pub fn for_batches_of(mut self, images: usize) -> Self {
-        self.batch = images.max(1);
+        self.batch = Some(images.max(1));
         self
     }
 
@@ -73,7 +73,7 @@ impl KernelEngine {
             // First the old one's memory goes.
             self.compiled = None;
             let threads = self.pool.threads();
-            let capacity = n.max(self.batch);
+            let capacity = n.max(self.batch.unwrap_or(1));
             let compiled = Compiled::new(self.isa, &self.network, input, capacity, threads)?;
             self.compiled = Some(compiled);
         }
@@ -127,8 +127,7 @@ impl Engine for KernelEngine {
         // Evaluation may bring more images at a time than training.
         let most = match &self.compiled {
             Some(compiled) if compiled.input.elements() == image => compiled.capacity.min(n),
-            _ if self.batch > 1 => n.min(self.batch),
-            _ => n.min(128),
+            _ => n.min(self.batch.unwrap_or(128)),
         };
         self.compile([most, c, h, w])?;
         let Some(compiled) = &mut self.compiled else {

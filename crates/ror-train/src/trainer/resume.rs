@@ -57,14 +57,7 @@ impl Trainer {
         let restored = checkpoint::load(&checkpoint::last(folder), &network)?;
         let parameters = restored.parameters;
         let mut trainer = Self::make(&network, parameters, config.training.clone(), data, ranks)?;
-        if trainer.stamp != restored.data {
-            let (old, new) = (&restored.data, &trainer.stamp);
-            return Err(TrainError::Data(format!(
-                "these are not the images that the run in {} began with: it had {old}, there are \
-                 {new}",
-                folder.display(),
-            )));
-        }
+        checkpoint::check_data(folder, &restored.data, &trainer.stamp)?;
         trainer.optimizer.restore(restored.optimizer)?;
         match (&mut trainer.ema, restored.ema) {
             (Some(ema), Some((steps, average))) => ema.restore(steps, average)?,

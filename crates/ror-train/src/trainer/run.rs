@@ -186,7 +186,7 @@ impl Trainer {
         }
         let weights = if best && self.output.is_some() {
             self.parameters_are_finite()?;
-            Some(self.kept(self.tensors())?)
+            Some(self.kept(self.tensors(), self.progress.best())?)
         } else {
             None
         };
@@ -215,9 +215,10 @@ impl Trainer {
             return Ok(());
         }
         self.parameters_are_finite()?;
-        let weights = self.kept(self.tensors())?;
+        // What is known of the best weights is not known of these.
+        let weights = self.kept(self.tensors(), None)?;
         let ema = match &self.ema {
-            Some(ema) => Some((self.kept(self.averages(ema)?)?, ema.steps())),
+            Some(ema) => Some((self.kept(self.averages(ema)?, None)?, ema.steps())),
             None => None,
         };
         if let Some(output) = &mut self.output {
@@ -250,16 +251,14 @@ impl Trainer {
         (step, epoch + 1, self.schedule.lr(step.saturating_sub(1)))
     }
 
-    fn kept(&self, tensors: BTreeMap<String, Tensor>) -> Result<Weights> {
+    fn kept(
+        &self,
+        tensors: BTreeMap<String, Tensor>,
+        measured: Option<&EpochReport>,
+    ) -> Result<Weights> {
         let data = self.loader.subset().data();
         let name = &data.provenance().name;
-        kept::weights(
-            &self.config,
-            data.classes(),
-            name,
-            self.progress.best(),
-            tensors,
-        )
+        kept::weights(&self.config, data.classes(), name, measured, tensors)
     }
 
     /// The present weights.

@@ -2,7 +2,7 @@
 
 use crate::model::ModelOptions;
 use anyhow::{Context, Result, anyhow, bail};
-use ror_train::{Recipe, Source};
+use ror_train::{Recipe, Source, overlay};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -187,7 +187,7 @@ fn cell(base: &Table, axes: &[Axis], at: Vec<usize>, names: &mut BTreeSet<String
 fn put(table: &mut Table, path: &str, value: Value) -> Result<()> {
     let Some((key, rest)) = path.split_once('.') else {
         match (table.get_mut(path), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => old.extend(new),
+            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new),
             (_, value) => {
                 table.insert(path.to_owned(), value);
             }
@@ -246,6 +246,16 @@ mod tests {
         let training = &grid.cells[1].settings.training;
         assert_eq!(training["epochs"].as_integer(), Some(2));
         assert_eq!(training["lr"].as_float(), Some(0.2));
+    }
+
+    #[test]
+    fn tables_on_an_axis_join_those_of_the_grid_at_every_depth() {
+        let text = "[training.optimizer]\nweight-decay = 0.5\n[axes]\n\
+                    training = [{ optimizer = { kind = \"adam\" }, lr = 0.1 }]";
+        let grid = Grid::parse(text).unwrap();
+        let optimizer = &grid.cells[0].settings.training["optimizer"];
+        assert_eq!(optimizer["weight-decay"].as_float(), Some(0.5));
+        assert_eq!(optimizer["kind"].as_str(), Some("adam"));
     }
 
     #[test]

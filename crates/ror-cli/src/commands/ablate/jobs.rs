@@ -175,7 +175,14 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
     }
     let begun = folder.join("config.toml").exists();
     let record = match begun {
-        true => Some(begun_run(&folder, &plan)?),
+        true => {
+            let record = begun_run(&folder, &plan)?;
+            record.check_data(&data)?;
+            if !record.is_finished() {
+                run::note_threads(record.config.source.threads, plan.source.threads);
+            }
+            Some(record)
+        }
         false => None,
     };
     let work = match record {

@@ -67,12 +67,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let jobs = jobs::prepare(&grid, &args.out, args.data.as_deref()).with_context(name)?;
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let stop = run::interruptible()?;
-    let mut results: Vec<Option<CellResult>> = vec![None; jobs.len()];
+    let count = jobs.len();
+    let mut results: Vec<Option<CellResult>> = Vec::new();
+    for (job, cell) in jobs.iter().zip(&grid.cells) {
+        results.push(match job.work {
+            Work::Done => Some(trained(blank(job, &grid, cell))?),
+            _ => None,
+        });
+    }
     // A folder that cannot be written is known before the work.
     results::write(&args.out, &grid, &results)?;
-    let count = jobs.len();
     for (i, (job, cell)) in jobs.into_iter().zip(&grid.cells).enumerate() {
         note(&format!("cell {} of {count}: {}", i + 1, cell.name));
+        if results[i].is_some() {
+            continue;
+        }
         let result = match stop.is_set() {
             true => None,
             false => work(job, &grid, cell, &stop).with_context(|| cell.name.clone())?,
@@ -100,15 +109,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Does a cell; `None` if it was stopped.
-fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<CellResult>> {
+/// The result of a cell without its figures.
+fn blank(job: &Job, grid: &Grid, cell: &Cell) -> CellResult {
     let Job {
-        folder,
-        network,
-        work,
+        folder, network, ..
     } = job;
     let axes = grid.axes.iter().zip(&cell.at);
-    let mut result = CellResult {
+    CellResult {
         cell: cell.name.clone(),
         settings: axes
             .map(|(axis, &at)| (axis.path.clone(), axis.labels[at].clone()))
@@ -123,7 +130,17 @@ fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<Ce
         last_error: None,
         images_per_second: None,
         run: Some(folder.clone()),
-    };
+    }
+}
+
+/// Does a cell; `None` if it was stopped.
+fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<CellResult>> {
+    let mut result = blank(&job, grid, cell);
+    let Job {
+        folder,
+        network,
+        work,
+    } = job;
     match work {
         Work::Done => {}
         Work::Train {
@@ -151,7 +168,15 @@ fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<Ce
             return Ok(Some(result));
         }
     }
-    let record = RunRecord::read(&folder)?;
+    trained(result).map(Some)
+}
+
+/// With the figures of the run.
+fn trained(mut result: CellResult) -> Result<CellResult> {
+    let Some(folder) = &result.run else {
+        return Ok(result);
+    };
+    let record = RunRecord::read(folder)?;
     if let Some(best) = record.best() {
         result.best_epoch = Some(best.epoch);
         result.error = best.validation.map(|v| 1.0 - v.top1);
@@ -161,7 +186,7 @@ fn work(job: Job, grid: &Grid, cell: &Cell, stop: &StopFlag) -> Result<Option<Ce
     let last = record.history().last();
     result.last_error = last.and_then(|r| r.validation).map(|v| 1.0 - v.top1);
     result.images_per_second = record.images_per_second();
-    Ok(Some(result))
+    Ok(result)
 }
 
 /// How training ended; `None` if it was stopped.

@@ -5,7 +5,7 @@ mod settings;
 use crate::data::DataOptions;
 use crate::device::{DeviceArg, PrecisionArg};
 use crate::model::{ModelOptions, WeightsOptions};
-use crate::output::{note, percent, print, print_json};
+use crate::output::{percent, print, print_json};
 use crate::ranks;
 use crate::run::{self, ConfigFile, Plan};
 use anyhow::{Context, Result, bail};
@@ -128,7 +128,16 @@ fn train(args: &Args, ranks: Box<dyn Ranks>) -> Result<()> {
 
 fn begin(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
     let file = match &args.config {
-        Some(path) => ConfigFile::read(path)?,
+        Some(path) => {
+            let file = ConfigFile::read(path)?;
+            if file.model.is_some() && file.description.is_some() {
+                bail!(
+                    "{} has both `model` and `description`; remove one",
+                    path.display()
+                );
+            }
+            file
+        }
         None => ConfigFile::default(),
     };
     let mut training = training(args, &file)?;
@@ -165,7 +174,7 @@ fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
     let config = RunConfig::read(&args.out)
         .with_context(|| format!("{} holds no run to go on with", args.out.display()))?;
     let mut training = config.training.clone();
-    args.settings.apply(&mut training);
+    args.settings.apply(&mut training)?;
     let description = args.changes.change(config.description.clone())?;
     if training != config.training || description != config.description {
         bail!(
@@ -185,13 +194,7 @@ fn resume(args: &Args, ranks: Box<dyn Ranks>) -> Result<Trainer> {
         _ => began.min(crate::ranks::threads()),
     });
     let threads = args.threads.or(before);
-    if let (Some(threads), Some(began)) = (threads, source.threads)
-        && threads != began
-    {
-        note(&format!(
-            "note: the run began with {began} threads; with {threads} the last bits may differ"
-        ));
-    }
+    run::note_threads(source.threads, threads);
     run::set_threads(threads)?;
     let chosen = on(args, source.clone());
     if chosen.precision.unwrap_or_default() != source.precision.unwrap_or_default() {
@@ -209,7 +212,7 @@ fn training(args: &Args, file: &ConfigFile) -> Result<TrainConfig> {
         Some(RecipeArg::Fast) | None => Recipe::Fast,
     };
     let mut training = recipe.config().with(file.training.clone())?;
-    args.settings.apply(&mut training);
+    args.settings.apply(&mut training)?;
     training.validate()?;
     Ok(training)
 }

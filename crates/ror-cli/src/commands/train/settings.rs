@@ -1,6 +1,7 @@
 //! Flags that change how a network is trained.
 
 use crate::normalise::NormaliseOption;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ror_data::Augment;
 use ror_train::{OptimizerKind, ScheduleKind, TrainConfig};
@@ -158,7 +159,7 @@ impl Settings {
     }
 
     /// Puts the flags into `config`.
-    pub(crate) fn apply(&self, config: &mut TrainConfig) {
+    pub(crate) fn apply(&self, config: &mut TrainConfig) -> Result<()> {
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);
         config.sync_batch_norm |= self.sync_batch_norm;
@@ -197,8 +198,13 @@ impl Settings {
         set(&mut schedule.milestones, &self.milestones);
         set(&mut schedule.gamma, &self.gamma);
         set(&mut schedule.warmup, &self.warmup);
+        let steps = self.milestones.is_some() || self.gamma.is_some();
+        if steps && schedule.kind != ScheduleKind::Step {
+            bail!("--milestones and --gamma are for --schedule step");
+        }
 
         self.augment.apply(&mut config.augment);
+        Ok(())
     }
 }
 
