@@ -41,7 +41,7 @@ def serve(path, batch, threads, channels_last, cuda):
         net = net.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     images = images.pin_memory() if cuda else images
-    optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, nesterov=True)
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -60,7 +60,8 @@ def main(folder):
     worst, count = 0.0, 0
     for path in sorted(folder.glob("*.pytorchcv.safetensors")):
         error = pytorchcv(path)
-        worst, count = max(worst, error), count + 1
+        # NaN is larger than everything.
+        worst, count = max(worst, error if error == error else float("inf")), count + 1
         print(f"{path.name:44} {error:.1e}{'' if error < TOLERANCE else '  WRONG'}")
     for path in sorted(folder.glob("*.levels.safetensors")):
         state = load_file(path)

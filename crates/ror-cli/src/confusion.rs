@@ -9,8 +9,10 @@ pub(crate) fn to_svg(confusion: &[Vec<u64>], classes: &[String]) -> String {
     let n = classes.len().max(1);
     let cell = (600 / n).clamp(6, 44);
     let font = (cell * 2 / 5).clamp(5, 13);
-    let longest = classes.iter().map(|c| c.chars().count()).max();
-    let edge = longest.unwrap_or(0) * font * 3 / 5 + 36;
+    // In fifths of the font's size; from Hangul's letters on, names of the East are twice as wide.
+    let width = |c: char| if c < '\u{1100}' { 3 } else { 5 };
+    let widths = classes.iter().map(|c| c.chars().map(width).sum());
+    let edge = widths.max().unwrap_or(0) * font / 5 + 36;
     let size = edge + n * cell + 16;
     let middle = edge + n * cell / 2;
     let mut picture = Document::new()
@@ -40,9 +42,14 @@ pub(crate) fn to_svg(confusion: &[Vec<u64>], classes: &[String]) -> String {
             .add(row.set("x", edge - 6).set("y", at))
             .add(name(class).set("transform", turned));
     }
+    // Of many classes most pairs are never seen: those are the ground.
+    picture = picture.add(square(edge, edge, n * cell, &shade(0.0, false)));
     for (row, counts) in confusion.iter().enumerate() {
         let total = counts.iter().sum::<u64>().max(1);
         for (column, &count) in counts.iter().enumerate() {
+            if count == 0 && n > 44 {
+                continue;
+            }
             let share = count as f64 / total as f64;
             let (x, y) = (edge + column * cell, edge + row * cell);
             picture = picture.add(square(x, y, cell - 1, &shade(share, row == column)));

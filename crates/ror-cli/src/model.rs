@@ -169,6 +169,14 @@ enum KernelsArg {
 }
 
 impl WeightsOptions {
+    /// Whether changes have a model that they change: not one that is found from a file.
+    pub(crate) fn check_changes(&self, changes: &ModelOptions) -> Result<()> {
+        if changes.is_given() && self.model.is_none() {
+            bail!("changes to the model need --model, which says what is changed");
+        }
+        Ok(())
+    }
+
     /// The model that the command line names.
     pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_deref()

@@ -128,6 +128,8 @@ fn what_cannot_be_measured_is_refused() {
         assert!(error.contains("memory"), "{error}");
     }
     let weights = golden("keras122_theano/wrn_16_1_th.weights.h5");
+    let error = shell.fails(&["bench", "--weights", &weights, "--image-size", "64"]);
+    assert!(error.contains("need --model"), "{error}");
     let error = shell.fails(&["bench", "--weights", &weights, "--model", "ror-3-14"]);
     assert!(
         error.contains("ror-3-14") || error.contains("wrn_16_1_th"),

@@ -1,10 +1,10 @@
 //! A run, as its folder tells it.
 
-use crate::checkpoint::DataStamp;
+use crate::checkpoint::{DataStamp, Stamp};
 use crate::error::Result;
 use crate::output::BEST;
 use crate::progress::Progress;
-use crate::{EpochReport, RunConfig, TrainingData, checkpoint};
+use crate::{EpochReport, RunConfig, Subset, TrainingData, checkpoint};
 use std::path::{Path, PathBuf};
 
 /// What is known about a run from its folder, finished or not.
@@ -42,6 +42,18 @@ impl RunRecord {
     /// Others, or another share of them held out.
     pub fn check_data(&self, data: &TrainingData) -> Result<()> {
         let found = DataStamp::of(&data.train, data.validation.as_ref());
+        checkpoint::check_data(&self.folder, &self.data, &found)
+    }
+
+    /// Whether these are the images on which the run is validated.
+    ///
+    /// # Errors
+    /// Others, or a run that is validated on none.
+    pub fn check_validation(&self, images: &Subset) -> Result<()> {
+        let found = DataStamp {
+            validation: Some(Stamp::of(images)),
+            ..self.data.clone()
+        };
         checkpoint::check_data(&self.folder, &self.data, &found)
     }
 

@@ -111,9 +111,7 @@ enum Target {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let (target, file) = target(args)?;
-    if args.model_options.is_given() && args.weights_options.model().is_none() {
-        bail!("changes to the model need --model, which says what is changed");
-    }
+    args.weights_options.check_changes(&args.model_options)?;
     let load = |path: &Path| args.weights_options.load(path, Some(&args.model_options));
     let mut weights = load(&args.input)?;
     let mut source = weights.format.to_string();

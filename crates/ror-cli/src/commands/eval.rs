@@ -71,15 +71,16 @@ fn evaluate(args: &Args, ranks: &dyn Ranks, crops: Crops, confusion: Option<&Pat
     )?;
     metrics.sum(ranks);
     let evaluation = metrics.evaluation(data.classes());
+    if args.json {
+        print_json(&evaluation)?;
+    } else {
+        print(&text(&evaluation, &data))?;
+    }
     if let Some(path) = confusion {
         let svg = crate::confusion::to_svg(metrics.confusion(), data.classes());
         write_file(path, svg.as_bytes())?;
     }
-    if args.json {
-        print_json(&evaluation)
-    } else {
-        print(&text(&evaluation, &data))
-    }
+    Ok(())
 }
 
 fn text(evaluation: &Evaluation, data: &Dataset) -> String {

@@ -15,8 +15,7 @@ pub(crate) fn open(
     description: &Description,
     augment: &Augment,
 ) -> Result<TrainingData> {
-    // Resized crops are cut out of whole pictures.
-    let lazy = source.lazy || augment.resized_crop > 0.0;
+    let lazy = lazy(source, augment);
     let train = read(source, description, Split::Train, lazy)?;
     let split = train.provenance().split.is_some();
     let train = Arc::new(train);
@@ -58,10 +57,15 @@ pub(crate) fn open(
 }
 
 /// The images on which a run with this source is validated.
-pub(crate) fn validation(source: &Source, description: &Description) -> Result<Option<Subset>> {
+pub(crate) fn validation(
+    source: &Source,
+    description: &Description,
+    augment: &Augment,
+) -> Result<Option<Subset>> {
     match source.holdout {
         Some(fraction) => {
-            let train = Arc::new(read(source, description, Split::Train, source.lazy)?);
+            let lazy = lazy(source, augment);
+            let train = Arc::new(read(source, description, Split::Train, lazy)?);
             Ok(Some(Subset::holdout(train, fraction)?.1))
         }
         None => test(source, description),
@@ -78,6 +82,11 @@ fn test(source: &Source, description: &Description) -> Result<Option<Subset>> {
             _ => Err(error),
         },
     }
+}
+
+/// Whether images to train on stay in their files: resized crops are cut out of whole pictures.
+fn lazy(source: &Source, augment: &Augment) -> bool {
+    source.lazy || augment.resized_crop > 0.0
 }
 
 fn path(source: &Source) -> Result<&Path> {

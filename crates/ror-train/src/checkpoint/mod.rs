@@ -51,13 +51,18 @@ pub(crate) struct Stamp {
 
 impl DataStamp {
     pub(crate) fn of(train: &Subset, validation: Option<&Subset>) -> Self {
-        let stamp = |s: &Subset| Stamp {
-            images: s.len(),
-            checksum: s.checksum(),
-        };
         Self {
-            train: stamp(train),
-            validation: validation.map(stamp),
+            train: Stamp::of(train),
+            validation: validation.map(Stamp::of),
+        }
+    }
+}
+
+impl Stamp {
+    pub(crate) fn of(images: &Subset) -> Self {
+        Self {
+            images: images.len(),
+            checksum: images.checksum(),
         }
     }
 }

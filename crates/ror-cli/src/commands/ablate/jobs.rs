@@ -328,8 +328,8 @@ impl Reader {
         if let Some((_, subset)) = self.validation.iter().find(|(read, _)| *read == images) {
             return Ok(subset.clone());
         }
-        let subset =
-            data::validation(source, description)?.context("there are no validation images")?;
+        let subset = data::validation(source, description, &Augment::NONE)?
+            .context("there are no validation images")?;
         self.validation.push((images, subset.clone()));
         Ok(subset)
     }

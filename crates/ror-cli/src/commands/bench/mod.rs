@@ -181,6 +181,7 @@ fn train(args: &Args) -> Result<(Report, String)> {
 /// The network, and its weights where a file of them is given.
 fn network(args: &Args) -> Result<(Network, Option<Weights>)> {
     if let Some(path) = &args.weights {
+        args.weights_options.check_changes(&args.changes)?;
         let weights = args.weights_options.load(path, Some(&args.changes))?;
         return Ok((weights.network()?, Some(weights)));
     }

@@ -51,8 +51,13 @@ pub(crate) fn examine(record: &RunRecord, moved: Option<&Path>) -> Result<Examin
     if let Some(moved) = moved {
         source.data = Some(moved.to_owned());
     }
-    let images = data::validation(&source, &record.config.description)?
-        .context("there are no validation images")?;
+    let images = data::validation(
+        &source,
+        &record.config.description,
+        &record.config.training.augment,
+    )?
+    .context("there are no validation images")?;
+    record.check_validation(&images)?;
     let weights = WeightsOptions::default().load(&record.weights, None)?;
     let mut runner = Runner::new(weights, None, EngineOptions::default(), BATCH)?;
     runner.check_has_classes(&record.weights)?;
