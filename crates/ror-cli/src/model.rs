@@ -141,7 +141,9 @@ impl ChosenWeights {
             None => {
                 let (path, bytes) = (SHIPPED[0].path(), SHIPPED[0].bytes());
                 let options = self.options.load_options(None)?;
-                Ok(ror_weights::load_bytes(path, bytes, &options)?)
+                let weights = ror_weights::load_bytes(path, bytes, &options)?;
+                say(&weights.notes);
+                Ok(weights)
             }
         }
     }
@@ -185,9 +187,7 @@ impl WeightsOptions {
     /// Reads weights and says what is worth saying about them.
     pub(crate) fn load(&self, path: &Path, changes: Option<&ModelOptions>) -> Result<Weights> {
         let weights = ror_weights::load(path, &self.load_options(changes)?)?;
-        for note in &weights.notes {
-            crate::output::note(&format!("note: {note}"));
-        }
+        say(&weights.notes);
         Ok(weights)
     }
 
@@ -206,6 +206,12 @@ impl WeightsOptions {
                 KernelsArg::TensorFlow => Kernels::TensorFlow,
             }),
         })
+    }
+}
+
+fn say(notes: &[String]) {
+    for text in notes {
+        crate::output::note(&format!("note: {text}"));
     }
 }
 

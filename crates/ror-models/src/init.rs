@@ -43,7 +43,10 @@ impl Parameters {
     /// # Errors
     /// A missing or misshapen tensor.
     pub fn from_tensors(network: &Network, vb: &VarBuilder) -> Result<Self> {
-        Self::collect(network, |spec| vb.get(spec.shape.as_slice(), &spec.name))
+        // A tensor that is a variable would stay the other's.
+        Self::collect(network, |spec| {
+            Ok(vb.get(spec.shape.as_slice(), &spec.name)?.detach())
+        })
     }
 
     /// Variables with the same values on another device, each of the type that `dtype` gives to its role.

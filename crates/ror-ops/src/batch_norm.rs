@@ -1,6 +1,6 @@
 //! Batch normalisation over `(N, H, W)`, per channel.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// How fast a running statistic follows the batches. Keras and PyTorch use the word "momentum"
@@ -97,6 +97,11 @@ impl BatchStatistics {
         config: &BatchNormConfig,
     ) -> Result<(Tensor, Tensor)> {
         let weight = config.momentum.new_value_weight();
+        let dtype = running_mean.dtype();
+        let (running_mean, running_variance) = (
+            running_mean.to_dtype(self.mean.dtype())?,
+            running_variance.to_dtype(self.variance.dtype())?,
+        );
         let variance = match config.running_variance {
             RunningVariance::Unbiased => {
                 let n = self.count as f64;
@@ -107,7 +112,7 @@ impl BatchStatistics {
         };
         let mean = ((running_mean * (1.0 - weight))? + (&self.mean * weight)?)?;
         let variance = ((running_variance * (1.0 - weight))? + (variance * weight)?)?;
-        Ok((mean, variance))
+        Ok((mean.to_dtype(dtype)?, variance.to_dtype(dtype)?))
     }
 }
 
@@ -142,7 +147,7 @@ pub fn batch_norm(
 ///
 /// # Shapes and types
 /// `x` and the result `(N, C, H, W)`; `gamma`, `beta` and the statistics `(C)`. Where `x` has fewer bits than `gamma`
-/// and `beta`, it is computed in their type.
+/// and `beta`, it is computed in their type, but never in 16 bits: then the statistics are float32.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -157,8 +162,14 @@ pub fn batch_norm_train(
     if crate::cudnn::normalises(x, gamma, beta) && n * h * w >= 2 {
         return crate::cudnn::batch_norm_train(x, gamma, beta, epsilon);
     }
+    // Sums of many values do not fit into 16 bits.
+    let wide = match gamma.dtype() {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    };
+    let (gamma, beta) = (gamma.to_dtype(wide)?, beta.to_dtype(wide)?);
     // Channels first, so that reductions run over a contiguous last dimension.
-    let rows = x.to_dtype(gamma.dtype())?.transpose(0, 1)?;
+    let rows = x.to_dtype(wide)?.transpose(0, 1)?;
     let rows = rows.reshape((c, n * h * w))?;
     let mean = rows.mean_keepdim(D::Minus1)?;
     let centred = rows.broadcast_sub(&mean)?;
@@ -219,6 +230,24 @@ mod tests {
         let again = batch_norm(&x, &gamma, &beta, &batch.mean, &batch.variance, 0.0)?;
         let off = again.sub(&y)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(off < 1e-12, "{off}");
+        Ok(())
+    }
+
+    #[test]
+    fn sums_of_many_values_of_16_bits_are_sums() -> Result<()> {
+        for dtype in [DType::F16, DType::BF16] {
+            // Ones and threes: a sum far beyond what such numbers can tell apart.
+            let x: Vec<f64> = (0..1 << 15).map(|i| f64::from(i % 2 * 2 + 1)).collect();
+            let x = tensor(x, &[8, 1, 64, 64]).to_dtype(dtype)?;
+            let one = tensor(vec![1.0], &[1]).to_dtype(dtype)?;
+            let (y, batch) = batch_norm_train(&x, &one, &one.zeros_like()?, 0.0)?;
+            assert_eq!(batch.mean.to_vec1::<f32>()?, [2.0]);
+            assert_eq!(batch.variance.to_vec1::<f32>()?, [1.0]);
+            assert_eq!(y.dtype(), dtype);
+            let config = BatchNormConfig::KERAS;
+            let (mean, variance) = batch.follow(&one, &one, &config)?;
+            assert_eq!((mean.dtype(), variance.dtype()), (dtype, dtype));
+        }
         Ok(())
     }
 

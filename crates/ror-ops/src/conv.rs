@@ -39,22 +39,28 @@ fn on_device(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Resu
     if crate::cudnn::takes(x) {
         return crate::cudnn::conv2d(x, weight, stride, padding);
     }
-    // candle takes what a stride leaves over of the rows for what it leaves over of the columns too,
-    // in the gradient. Where that differs it is cut off first.
     let ([h, w], [kh, kw]) = (sides(x)?, sides(weight)?);
     let left = |side: usize, kernel: usize| {
         let padded = padding.checked_mul(2)?.checked_add(side)?;
         padded.checked_sub(kernel)?.checked_rem(stride)
     };
-    match (left(h, kh), left(w, kw)) {
-        (Some(rows), Some(columns)) if rows != columns => x
-            .pad_with_zeros(2, padding, padding)?
-            .pad_with_zeros(3, padding, padding)?
-            .narrow(2, 0, h + 2 * padding - rows)?
-            .narrow(3, 0, w + 2 * padding - columns)?
-            .conv2d(weight, 0, stride, 1, 1),
-        _ => x.conv2d(weight, padding, stride, 1, 1),
+    let (Some(rows), Some(columns), true) = (left(h, kh), left(w, kw), kh.min(kw) > 0) else {
+        candle_core::bail!(
+            "conv2d: {:?} and {:?} with stride {stride}, padding {padding}",
+            x.shape(),
+            weight.shape()
+        )
+    };
+    // candle's gradient has what a stride leaves over of the rows left over of the columns too, and
+    // no room for more than there are rows. Where that is not so it is cut off first.
+    if rows == columns && rows <= h {
+        return x.conv2d(weight, padding, stride, 1, 1);
     }
+    x.pad_with_zeros(2, padding, padding)?
+        .pad_with_zeros(3, padding, padding)?
+        .narrow(2, 0, h + 2 * padding - rows)?
+        .narrow(3, 0, w + 2 * padding - columns)?
+        .conv2d(weight, 0, stride, 1, 1)
 }
 
 /// Rows and columns.

@@ -16,9 +16,13 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         x.contiguous()?.apply_op1(Relu)
     } else {
-        let positive = x.detach().gt(0f64)?.to_dtype(x.dtype())?;
-        x.mul(&positive)
+        composed(x)
     }
+}
+
+/// The same out of candle's operations.
+fn composed(x: &Tensor) -> Result<Tensor> {
+    x.detach().le(0f64)?.where_cond(&x.zeros_like()?, x)
 }
 
 struct Relu;
@@ -61,19 +65,26 @@ mod tests {
 
     #[test]
     fn negatives_become_zero_and_nan_stays() -> Result<()> {
-        let x = Tensor::new(&[-1f32, -0.0, 2.0, f32::NAN], &Device::Cpu)?;
-        let y = relu(&x)?.to_vec1::<f32>()?;
-        assert_eq!(&y[..3], &[0.0, 0.0, 2.0]);
-        assert!(y[3].is_nan());
+        let x = Tensor::new(
+            &[-1f32, -0.0, 2.0, f32::NEG_INFINITY, f32::NAN],
+            &Device::Cpu,
+        )?;
+        for relu in [relu, composed] {
+            let y = relu(&x)?.to_vec1::<f32>()?;
+            assert_eq!(&y[..4], &[0.0, 0.0, 2.0, 0.0]);
+            assert!(y[4].is_nan());
+        }
         Ok(())
     }
 
     #[test]
     fn gradient_at_zero_is_zero() -> Result<()> {
         let x = Var::new(&[-1f64, 0.0, 3.0], &Device::Cpu)?;
-        let grads = relu(&x)?.sum_all()?.backward()?;
-        let g = grads.get(&x).unwrap().to_vec1::<f64>()?;
-        assert_eq!(g, [0.0, 0.0, 1.0]);
+        for relu in [relu, composed] {
+            let grads = relu(&x)?.sum_all()?.backward()?;
+            let g = grads.get(&x).unwrap().to_vec1::<f64>()?;
+            assert_eq!(g, [0.0, 0.0, 1.0]);
+        }
         Ok(())
     }
 

@@ -51,7 +51,9 @@ pub(crate) struct Window {
 
 impl Window {
     fn new(h: usize, w: usize, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
-        if stride == 0 || kernel == 0 || 2 * padding > kernel || h.min(w) + 2 * padding < kernel {
+        let (windowless, pixelless) = (stride == 0 || kernel == 0, h == 0 || w == 0);
+        let sound = !windowless && !pixelless && padding <= kernel / 2;
+        if !sound || h.min(w) + 2 * padding < kernel {
             candle_core::bail!(
                 "max_pool2d: kernel {kernel}, stride {stride}, padding {padding} on {h} x {w} pixels"
             )

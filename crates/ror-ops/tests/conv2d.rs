@@ -127,6 +127,14 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(conv2d(&x, &tensor((2, 3, 3, 3), 2), None, 1, 1).is_err());
     assert!(conv2d(&x, &tensor((2, 4, 7, 7), 2), None, 1, 0).is_err());
     assert!(conv2d(&x, &tensor((2, 4, 3, 3), 2), None, 0, 1).is_err());
+    let x64 = wide(&x);
+    for (weight, stride, padding) in [
+        ((2, 3, 3, 3), 1, 1),
+        ((2, 4, 7, 7), 1, 0),
+        ((2, 4, 3, 3), 0, 1),
+    ] {
+        assert!(conv2d(&x64, &wide(&tensor(weight, 2)), None, stride, padding).is_err());
+    }
     let bias = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
     assert!(conv2d(&x, &tensor((2, 4, 3, 3), 2), Some(&bias), 1, 1).is_err());
     assert!(
@@ -139,6 +147,18 @@ fn shapes_that_do_not_fit_are_errors() {
         )
         .is_err()
     );
+}
+
+#[test]
+fn a_stride_may_leave_more_over_than_there_are_rows() {
+    let x = Var::from_tensor(&wide(&tensor((1, 2, 1, 1), 1))).unwrap();
+    let weight = Var::from_tensor(&wide(&tensor((3, 2, 1, 1), 2))).unwrap();
+    let y = conv2d(&x, &weight, None, 3, 1).unwrap();
+    // Only padding is looked at.
+    assert_eq!(flat(&y), [0.0; 3]);
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    assert_eq!(flat(grads.get(&x).unwrap()), [0.0; 2]);
+    assert_eq!(flat(grads.get(&weight).unwrap()), [0.0; 6]);
 }
 
 #[test]

@@ -152,7 +152,6 @@ fn invalid(error: impl fmt::Display) -> TrainError {
     TrainError::Config(error.to_string().trim_end().to_owned())
 }
 
-/// Puts values in the place of others, tables into tables.
 /// Puts settings over others: a table joins the table that is there, everything else takes the
 /// place of what is there.
 pub fn overlay(base: &mut toml::Table, over: toml::Table) {

@@ -13,9 +13,8 @@ use crate::progress::Progress;
 use crate::ranks::{Alone, Buckets, Ranks, together};
 use crate::{
     Ema, Engine, EpochReport, Event, FlatLayout, Gradients, KernelEngine, Loader, Optimizer,
-    RunConfig, Schedule, Source, StopFlag, Subset, TapeEngine, TrainConfig,
+    RunConfig, Schedule, Source, StopFlag, Subset, TrainConfig,
 };
-use candle_core::DType;
 use ror_models::{Description, Network, Parameters};
 use std::path::Path;
 use std::sync::Arc;
@@ -100,7 +99,8 @@ impl Trainer {
     /// A run that begins with these parameters and keeps everything in memory.
     ///
     /// # Errors
-    /// Settings out of their ranges, data that do not fit the network.
+    /// Settings out of their ranges, data that do not fit the network, parameters that are not float32
+    /// on the processor.
     pub fn new(
         network: &Network,
         parameters: Parameters,
@@ -216,7 +216,7 @@ impl Trainer {
         self.config.write(folder)
     }
 
-    /// Another engine than the one chosen for the variables' device and type, made from the network and its variables.
+    /// Another engine than [`KernelEngine`], made from the network and its variables.
     ///
     /// # Errors
     /// What `make` reports.
@@ -276,22 +276,15 @@ impl Trainer {
     }
 }
 
-/// The kernels where they can run, on as many threads as rayon has; candle's tape on other devices
-/// and for other types.
+/// The kernels, on as many threads as rayon has.
 fn engine(
     network: &Network,
     parameters: &Parameters,
     batch_size: usize,
 ) -> Result<Box<dyn Engine>> {
-    let on_kernels = parameters
-        .iter()
-        .all(|(_, _, var)| var.device().is_cpu() && var.dtype() == DType::F32);
-    Ok(if on_kernels {
-        let threads = rayon::current_num_threads();
-        Box::new(KernelEngine::new(network, parameters, threads)?.for_batches_of(batch_size))
-    } else {
-        Box::new(TapeEngine::new(network, parameters)?)
-    })
+    let threads = rayon::current_num_threads();
+    let engine = KernelEngine::new(network, parameters, threads)?;
+    Ok(Box::new(engine.for_batches_of(batch_size)))
 }
 
 /// Whether a network can take these images.

@@ -19,6 +19,7 @@ pub fn first_difference(a: &Description, b: &Description) -> Option<String> {
 }
 
 /// The network that was asked for, or else the one that the file describes; notes where they differ.
+/// Batch norms, which names of models do not tell, are the file's.
 pub(crate) fn as_asked(
     described: Description,
     asked: Option<&Description>,
@@ -27,11 +28,15 @@ pub(crate) fn as_asked(
     let Some(asked) = asked else {
         return described;
     };
-    if let Some(difference) = first_difference(&described, asked) {
+    let asked = Description {
+        norm: described.norm,
+        ..asked.clone()
+    };
+    if let Some(difference) = first_difference(&described, &asked) {
         notes.push(format!(
             "the file describes another network than is asked for ({difference}); it is taken as \
              asked"
         ));
     }
-    asked.clone()
+    asked
 }

@@ -14,7 +14,8 @@ use crate::weights::{Format, Metadata, Weights};
 /// What the caller of [`load`] knows better than the file.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The network, in place of the one that the file describes or its tensors tell.
+    /// The network, in place of the one that the file describes or its tensors tell; what a file says
+    /// of its batch norms stays.
     pub model: Option<Description>,
     /// Whose convention a Keras file's kernels follow, in place of what the file says.
     ///

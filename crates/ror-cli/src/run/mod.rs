@@ -139,6 +139,11 @@ impl Place {
         Ok(Self { device, precision })
     }
 
+    /// Whether that is not the processor.
+    pub(crate) fn is_device(&self) -> bool {
+        self.device.is_some()
+    }
+
     /// Has a run computed there.
     fn take(self, trainer: Trainer) -> Result<Trainer> {
         let Some(device) = self.device else {

@@ -50,7 +50,12 @@ fn trainer(
     config: &TrainConfig,
     n: usize,
 ) -> Result<Trainer> {
-    let parameters = Parameters::init(network, 1, DType::F32, &candle_core::Device::Cpu)?;
+    let parameters = Parameters::init(
+        network,
+        1,
+        candle_core::DType::F32,
+        &candle_core::Device::Cpu,
+    )?;
     let data = TrainingData {
         train: images(n),
         validation: Some(images(7)),

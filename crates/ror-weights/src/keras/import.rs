@@ -43,7 +43,10 @@ pub(crate) fn import(file: KerasFile, options: &LoadOptions) -> Result<Found> {
     };
     let description = match &options.model {
         Some(description) => Description {
-            norm: evidence.norm(description.norm)?,
+            norm: evidence.norm(description.norm).unwrap_or_else(|error| {
+                notes.push(error.to_string());
+                description.norm
+            }),
             ..description.clone()
         },
         None => evidence.describe(&mut notes)?,

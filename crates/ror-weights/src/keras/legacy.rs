@@ -6,6 +6,8 @@
 //! and the group `/optimizer_weights`. Source: `keras/engine/topology.py` (Keras 1 and 2),
 //! `keras/src/legacy/saving/legacy_h5_format.py`.
 
+use std::collections::HashMap;
+
 use hdf5::Group;
 
 use super::hdf5_file::{Attributes, damaged, read_weight};
@@ -25,10 +27,12 @@ pub(super) fn read_weights(root: &Group, budget: &mut Budget) -> Result<KerasFil
     let layer_names = attributes
         .strings("layer_names")?
         .ok_or_else(|| damaged("a weight group has no attribute `layer_names`"))?;
+    // All at once: looking for one reads the names of all.
+    let groups: HashMap<String, Group> = root.iter_groups().map_err(damaged)?.collect();
     Ok(KerasFile {
         layers: layer_names
             .into_iter()
-            .map(|name| read_layer(root, name, budget))
+            .map(|name| read_layer(&groups, name, budget))
             .collect::<Result<_>>()?,
         order: LayerOrder::Model,
         backend: attributes.string("backend")?,
@@ -57,10 +61,16 @@ pub(super) fn read_whole_model(root: &Group, budget: &mut Budget) -> Result<Kera
     })
 }
 
-fn read_layer(parent: &Group, name: String, budget: &mut Budget) -> Result<KerasLayer> {
+fn read_layer(
+    groups: &HashMap<String, Group>,
+    name: String,
+    budget: &mut Budget,
+) -> Result<KerasLayer> {
     let in_layer = |e: hdf5::Error| damaged(format_args!("layer `{name}`: {e}"));
-    let group = parent.group(&name).map_err(in_layer)?;
-    let weight_names = Attributes::of(&group)?
+    let group = groups
+        .get(&name)
+        .ok_or_else(|| damaged(format_args!("layer `{name}`: there is no such group")))?;
+    let weight_names = Attributes::of(group)?
         .strings("weight_names")?
         .ok_or_else(|| {
             damaged(format_args!(

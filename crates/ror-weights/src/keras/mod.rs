@@ -15,7 +15,7 @@ mod metered;
 mod names;
 mod place;
 
-use hdf5::File;
+use hdf5::{File, FileAccessProperties, WriteMarkPolicy};
 use metered::Metered;
 use serde_json::Value;
 
@@ -63,7 +63,11 @@ pub(crate) enum LayerOrder {
 /// Reads Keras HDF5 of either layout from `bytes`, the content of a file.
 pub(crate) fn read_hdf5(bytes: Vec<u8>) -> Result<KerasFile> {
     let mut budget = Budget::for_file(bytes.len());
-    let file = File::from_source(Metered::new(bytes)).map_err(hdf5_file::damaged)?;
+    // Of a writer that did not close the file.
+    let properties =
+        FileAccessProperties::new().with_write_mark_policy(WriteMarkPolicy::AllowSnapshot);
+    let file = File::from_source_with_options(Metered::new(bytes), properties)
+        .map_err(hdf5_file::damaged)?;
     let root = file.root();
     let subgroups = root.groups().map_err(hdf5_file::damaged)?;
     let has = |name: &str| subgroups.iter().any(|g| g == name);

@@ -108,8 +108,8 @@ fn plan(cell: &Cell, reader: &mut Reader, moved: Option<&Path>) -> Result<Plan> 
     let recipe = settings.recipe.unwrap_or(Recipe::Fast);
     let mut training = recipe.config().with(settings.training.clone())?;
     if settings.weights.is_none() {
-        run::Place::open(&source)?;
-        run::check_synchronised(source.device.is_some(), &training)?;
+        let place = run::Place::open(&source)?;
+        run::check_synchronised(place.is_device(), &training)?;
     }
     let file = settings.weights.as_ref().or(source.init.as_ref());
     let weights = file.map(|file| reader.weights(file)).transpose()?;
@@ -128,9 +128,6 @@ fn plan(cell: &Cell, reader: &mut Reader, moved: Option<&Path>) -> Result<Plan> 
 }
 
 fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Result<Job> {
-    if !plan.description.top {
-        bail!("the network ends at the average pool and knows no classes");
-    }
     if let Some(file) = &cell.settings.weights {
         let weights = reader.weights(file)?;
         let network = Network::new(&plan.description)?;
@@ -143,6 +140,7 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
             BATCH,
         )?;
         runner.check_has_classes(file)?;
+        check_top(&plan.description)?;
         runner.check_takes_pictures()?;
         check_classes(&runner, file, images.data())?;
         return Ok(Job {
@@ -166,6 +164,7 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
     let size = data.train.data().size();
     let augment = plan.training.augment.validate(size);
     augment.map_err(anyhow::Error::msg)?;
+    check_top(&plan.description)?;
     let init = match &plan.source.init {
         Some(file) => Some(reader.weights(file)?),
         None => None,
@@ -199,6 +198,13 @@ fn job(cell: &Cell, mut plan: Plan, folder: PathBuf, reader: &mut Reader) -> Res
         network,
         work,
     })
+}
+
+fn check_top(description: &Description) -> Result<()> {
+    if !description.top {
+        bail!("the network ends at the average pool and knows no classes");
+    }
+    Ok(())
 }
 
 /// The run in a cell's folder, which must be that cell's.
