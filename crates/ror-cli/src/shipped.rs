@@ -20,6 +20,11 @@ pub(crate) const SHIPPED: [Shipped; 1] = [Shipped {
     bytes: include_bytes!("../weights/ror-3-wrn-40-2-cifar10.safetensors"),
 }];
 
+const _: () = assert!(
+    SHIPPED[0].bytes.len() > 1 << 20,
+    "crates/ror-cli/weights has no weights but the text of a link: check out with `git config core.symlinks true`"
+);
+
 impl Shipped {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.bytes.to_vec()

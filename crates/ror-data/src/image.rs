@@ -109,7 +109,15 @@ impl Image {
         Self::decode(&bytes).at(path)
     }
 
-    /// As [`Image::open`], for a file that is in memory already.
+    /// As [`Image::open`], for a file that is in memory already; errors name it as `name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::open`].
+    pub fn from_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        Self::decode(bytes).at(name.as_ref())
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ErrorKind> {
         if bytes.is_empty() {
             return Err(ErrorKind::EmptyFile);
@@ -140,7 +148,7 @@ impl Image {
     }
 
     /// From pixels in (H, W, 3) order; `None` if there are not H x W x 3 of them.
-    pub(crate) fn from_pixels(pixels: Vec<u8>, size: Size) -> Option<Self> {
+    pub fn from_pixels(pixels: Vec<u8>, size: Size) -> Option<Self> {
         let fits = pixels.len() == size.area() * 3;
         let rgb = RgbImage::from_raw(size.width, size.height, pixels).filter(|_| fits)?;
         Self::new(rgb)

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The variables of a network, sorted by name, so that every walk over them has one order.
+///
+/// A clone shares the variables: training one trains the other. [`Parameters::copied`] makes others.
 #[derive(Debug, Clone)]
 pub struct Parameters(Arc<BTreeMap<String, Parameter>>);
 

@@ -150,8 +150,9 @@ fn sum(
         Shortcut::Identity => input,
         Shortcut::Pad { stride, channels } => Shape3 {
             channels,
-            height: input.height.div_ceil(stride),
-            width: input.width.div_ceil(stride),
+            // A stride of zero is refused where it is computed.
+            height: input.height.div_ceil(stride.max(1)),
+            width: input.width.div_ceil(stride.max(1)),
         },
         Shortcut::Projection(_) => layers(
             &shortcut.layers(),

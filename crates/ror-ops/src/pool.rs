@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Sh
 /// # Errors
 /// An input that is not four-dimensional.
 pub fn global_average_pool(x: &Tensor) -> Result<Tensor> {
+    x.dims4()?;
     let x = x.flatten_from(2)?;
     match x.dtype() {
         DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(D::Minus1),

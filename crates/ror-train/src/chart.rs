@@ -59,7 +59,8 @@ impl Chart {
         let (low, high) = if low < high {
             (low, high)
         } else if low.is_finite() {
-            (low - 0.5, low + 0.5)
+            let around = 0.5 * low.abs().max(1.0);
+            (low - around, low + around)
         } else {
             (0.0, 1.0)
         };
@@ -229,7 +230,7 @@ fn round_step(least: f64) -> f64 {
 
 /// As many decimals as tell neighbouring lines apart.
 fn label(value: f64, step: f64) -> String {
-    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    let decimals = (-step.log10().floor()).clamp(0.0, 20.0) as usize;
     format!("{value:.decimals$}")
 }
 

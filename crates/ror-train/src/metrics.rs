@@ -93,7 +93,11 @@ impl Metrics {
     }
 
     /// The figures, with the classes' names.
+    ///
+    /// # Panics
+    /// If there are not as many names as classes.
     pub fn evaluation(&self, classes: &[String]) -> Evaluation {
+        assert_eq!(classes.len(), self.confusion.len(), "names of classes");
         let images: u64 = self.confusion.iter().flatten().sum();
         let share = |part: u64, whole: u64| {
             if whole == 0 {

@@ -228,10 +228,23 @@ pub(crate) fn lock(folder: &Path) -> Result<File> {
             folder,
             "another process is training in this folder",
         )),
-        // Some file systems have no locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(file),
         Err(TryLockError::Error(error)) => Err(error).at(&path),
     }
+}
+
+/// Whether the file system has no locks, or nobody who keeps them (NFS).
+fn has_no_locks(error: &std::io::Error) -> bool {
+    /// ENOLCK; of macOS ENOTSUP too.
+    const CODES: &[i32] = match () {
+        () if cfg!(target_os = "linux") => &[37],
+        () if cfg!(target_os = "macos") => &[77, 45],
+        () => &[],
+    };
+    let known = error
+        .raw_os_error()
+        .is_some_and(|code| CODES.contains(&code));
+    known || error.kind() == ErrorKind::Unsupported
 }
 
 /// Removes files that were being written when a process was killed.

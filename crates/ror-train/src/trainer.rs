@@ -16,6 +16,7 @@ use crate::{
     RunConfig, Schedule, Source, StopFlag, Subset, TrainConfig,
 };
 use ror_models::{Description, Network, Parameters};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,6 +89,15 @@ pub struct Trainer {
     agreed: Agreed,
 }
 
+impl fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("step", &self.progress.step)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What one rank asks for and all do.
 #[derive(Debug, Clone, Copy, Default)]
 struct Agreed {
@@ -96,7 +106,8 @@ struct Agreed {
 }
 
 impl Trainer {
-    /// A run that begins with these parameters and keeps everything in memory.
+    /// A run that begins with these parameters, changes them, and keeps everything in memory. It computes
+    /// on as many threads as rayon has at this moment.
     ///
     /// # Errors
     /// Settings out of their ranges, data that do not fit the network, parameters that are not float32

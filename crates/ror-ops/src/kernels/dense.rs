@@ -15,6 +15,15 @@ pub struct Dense {
     bias: Vec<f32>,
 }
 
+impl std::fmt::Debug for Dense {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dense")
+            .field("inputs", &self.inputs)
+            .field("outputs", &self.outputs)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Rows of features that share one pass over the weights.
 const ROWS: usize = 40;
 

@@ -41,6 +41,14 @@ pub struct Stem {
     bias: Vec<Block>,
 }
 
+impl std::fmt::Debug for Stem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stem")
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Output rows whose input rows are copied together.
 const ROWS: usize = 8;
 
