@@ -105,8 +105,7 @@ impl Image {
             let (found, limit) = (metadata.len(), MAX_BYTES);
             return Err(Error::new(path, ErrorKind::FileTooLarge { found, limit }));
         }
-        let bytes = fs::read(path).at(path)?;
-        Self::decode(&bytes).at(path)
+        Self::from_bytes(path, &fs::read(path).at(path)?)
     }
 
     /// As [`Image::open`], for a file that is in memory already; errors name it as `name`.
@@ -115,6 +114,13 @@ impl Image {
     ///
     /// As [`Image::open`].
     pub fn from_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        let (found, limit) = (bytes.len() as u64, MAX_BYTES);
+        if found > limit {
+            return Err(Error::new(
+                name.as_ref(),
+                ErrorKind::FileTooLarge { found, limit },
+            ));
+        }
         Self::decode(bytes).at(name.as_ref())
     }
 

@@ -64,7 +64,7 @@ impl Evidence<'_> {
         let dense = self.layers.of_kind(Kind::Dense).next();
         infer::describe_top(&mut description, dense.map(|l| &l.arrays[0]));
         description.dropout = self.dropout(notes);
-        description.norm = self.norm(description.norm)?;
+        description.norm = self.norm(description.norm, notes)?;
         description.stochastic_depth = self.config.survivals().first().copied();
         if let Some(size) = self.config.image_size(description.channels) {
             description.image_size = size;
@@ -131,12 +131,21 @@ impl Evidence<'_> {
     }
 
     /// `norm` with what the file says of it.
-    pub(super) fn norm(&self, mut norm: BatchNormConfig) -> Result<BatchNormConfig> {
+    pub(super) fn norm(
+        &self,
+        mut norm: BatchNormConfig,
+        notes: &mut Vec<String>,
+    ) -> Result<BatchNormConfig> {
         if let Some(epsilon) = self.norm_constant("epsilon")? {
             norm.epsilon = epsilon;
         }
-        if let Some(momentum) = self.norm_constant("momentum")? {
-            norm.momentum = Momentum::OfOldValue(momentum);
+        match self.norm_constant("momentum") {
+            Ok(Some(momentum)) => norm.momentum = Momentum::OfOldValue(momentum),
+            Ok(None) => {}
+            Err(error) => notes.push(format!(
+                "{error}; {:?} is taken, which only training uses",
+                norm.momentum
+            )),
         }
         if self.theano {
             norm.running_variance = RunningVariance::BiasedPlusEpsilon;

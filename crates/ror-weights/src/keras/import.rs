@@ -43,10 +43,7 @@ pub(crate) fn import(file: KerasFile, options: &LoadOptions) -> Result<Found> {
     };
     let description = match &options.model {
         Some(description) => Description {
-            norm: evidence.norm(description.norm).unwrap_or_else(|error| {
-                notes.push(error.to_string());
-                description.norm
-            }),
+            norm: evidence.norm(description.norm, &mut notes)?,
             ..description.clone()
         },
         None => evidence.describe(&mut notes)?,

@@ -27,12 +27,21 @@ pub(super) fn read_weights(root: &Group, budget: &mut Budget) -> Result<KerasFil
     let layer_names = attributes
         .strings("layer_names")?
         .ok_or_else(|| damaged("a weight group has no attribute `layer_names`"))?;
-    // All at once: looking for one reads the names of all.
-    let groups: HashMap<String, Group> = root.iter_groups().map_err(damaged)?.collect();
+    // All at once: looking for one reads the names of all. What is not among them is looked for.
+    let groups: HashMap<String, Group> = root
+        .iter_groups()
+        .map(Iterator::collect)
+        .unwrap_or_default();
     Ok(KerasFile {
         layers: layer_names
             .into_iter()
-            .map(|name| read_layer(&groups, name, budget))
+            .map(|name| {
+                let group = match groups.get(&name) {
+                    Some(group) => group.clone(),
+                    None => in_layer(&name, root.group(&name))?,
+                };
+                read_layer(&group, name, budget)
+            })
             .collect::<Result<_>>()?,
         order: LayerOrder::Model,
         backend: attributes.string("backend")?,
@@ -61,15 +70,11 @@ pub(super) fn read_whole_model(root: &Group, budget: &mut Budget) -> Result<Kera
     })
 }
 
-fn read_layer(
-    groups: &HashMap<String, Group>,
-    name: String,
-    budget: &mut Budget,
-) -> Result<KerasLayer> {
-    let in_layer = |e: hdf5::Error| damaged(format_args!("layer `{name}`: {e}"));
-    let group = groups
-        .get(&name)
-        .ok_or_else(|| damaged(format_args!("layer `{name}`: there is no such group")))?;
+fn in_layer<T>(name: &str, read: Result<T, hdf5::Error>) -> Result<T> {
+    read.map_err(|e| damaged(format_args!("layer `{name}`: {e}")))
+}
+
+fn read_layer(group: &Group, name: String, budget: &mut Budget) -> Result<KerasLayer> {
     let weight_names = Attributes::of(group)?
         .strings("weight_names")?
         .ok_or_else(|| {
@@ -79,7 +84,7 @@ fn read_layer(
         })?;
     let weights = weight_names
         .iter()
-        .map(|weight| read_weight(&group.dataset(weight).map_err(in_layer)?, weight, budget))
+        .map(|weight| read_weight(&in_layer(&name, group.dataset(weight))?, weight, budget))
         .collect::<Result<_>>()?;
     Ok(KerasLayer {
         name,

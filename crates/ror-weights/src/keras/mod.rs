@@ -15,7 +15,7 @@ mod metered;
 mod names;
 mod place;
 
-use hdf5::{File, FileAccessProperties, WriteMarkPolicy};
+use hdf5::File;
 use metered::Metered;
 use serde_json::Value;
 
@@ -63,11 +63,7 @@ pub(crate) enum LayerOrder {
 /// Reads Keras HDF5 of either layout from `bytes`, the content of a file.
 pub(crate) fn read_hdf5(bytes: Vec<u8>) -> Result<KerasFile> {
     let mut budget = Budget::for_file(bytes.len());
-    // Of a writer that did not close the file.
-    let properties =
-        FileAccessProperties::new().with_write_mark_policy(WriteMarkPolicy::AllowSnapshot);
-    let file = File::from_source_with_options(Metered::new(bytes), properties)
-        .map_err(hdf5_file::damaged)?;
+    let file = File::from_source(Metered::new(bytes)).map_err(hdf5_file::damaged)?;
     let root = file.root();
     let subgroups = root.groups().map_err(hdf5_file::damaged)?;
     let has = |name: &str| subgroups.iter().any(|g| g == name);
@@ -144,6 +140,20 @@ mod tests {
         assert_eq!(file.layers[1].weights[0].shape, [2, 1]);
         assert_eq!(file.backend.as_deref(), Some("theano"));
         assert_eq!(file.order, LayerOrder::Model);
+    }
+
+    #[test]
+    fn a_layer_may_be_called_by_a_path() {
+        let mut file = FileBuilder::new();
+        file.set_attr("layer_names", strings(&["a/d"]));
+        let mut outer = file.create_group("a");
+        let mut inner = outer.create_group("d");
+        inner.set_attr("weight_names", strings(&["d_W"]));
+        inner.create_dataset("d_W").with_f32_data(&[1.0]);
+        outer.add_group(inner.finish());
+        file.add_group(outer.finish());
+        let file = read_hdf5(file.finish().unwrap()).unwrap();
+        assert_eq!(file.layers[0].weights[0].data, [1.0]);
     }
 
     #[test]

@@ -280,6 +280,8 @@ struct Images {
     size: [usize; 2],
     /// The share of a picture's shorter side that is looked at.
     centre_crop: f64,
+    /// Whether those to train on stay in their files.
+    lazy: bool,
 }
 
 impl Images {
@@ -293,6 +295,7 @@ impl Images {
             },
             size: description.image_size,
             centre_crop: centre_crop(description),
+            lazy: source.lazy,
         }
     }
 }
@@ -315,7 +318,7 @@ impl Reader {
     ) -> Result<TrainingData> {
         let mut images = Images::new(source, description);
         // Resized crops are cut out of files.
-        images.source.lazy |= augment.resized_crop > 0.0;
+        images.lazy |= augment.resized_crop > 0.0;
         if let Some((_, data)) = self.training.iter().find(|(read, _)| *read == images) {
             return Ok(data.clone());
         }
