@@ -51,35 +51,63 @@ fn damage(bytes: &mut Vec<u8>, structure: &[usize], kind: usize, numbers: &mut N
     }
 }
 
-#[test]
-fn damaged_files_end_in_errors_or_whole_weights() {
+/// Damages a file in many ways, and counts how often that is an error.
+fn errors(whole: &[u8], numbers: &mut Numbers) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged");
+    let structure = structure(whole);
+    let mut errors = 0;
+    for mutation in 0..MUTATIONS {
+        let mut bytes = whole.to_vec();
+        damage(&mut bytes, &structure, mutation % 4, numbers);
+        std::fs::write(&path, &bytes).unwrap();
+        match load(&path, &LoadOptions::default()) {
+            Ok(weights) => drop(model(&weights)),
+            Err(error) => {
+                assert!(error.to_string().starts_with(path.to_str().unwrap()));
+                errors += 1;
+            }
+        }
+    }
+    errors
+}
+
+#[test]
+fn damaged_files_end_in_errors_or_whole_weights() {
     let mut numbers = Numbers(2);
     for fixture in copied_fixtures() {
         for suffix in fixture.weight_files() {
             let whole = std::fs::read(fixture.path(&suffix)).unwrap();
-            let structure = structure(&whole);
-            let mut errors = 0;
-            for mutation in 0..MUTATIONS {
-                let mut bytes = whole.clone();
-                damage(&mut bytes, &structure, mutation % 4, &mut numbers);
-                std::fs::write(&path, &bytes).unwrap();
-                match load(&path, &LoadOptions::default()) {
-                    Ok(weights) => drop(model(&weights)),
-                    Err(error) => {
-                        assert!(error.to_string().starts_with(path.to_str().unwrap()));
-                        errors += 1;
-                    }
-                }
-            }
+            let errors = errors(&whole, &mut numbers);
             // Every cut at the least.
-            assert!(
-                errors >= MUTATIONS / 4,
-                "{}{suffix}: {errors}",
-                fixture.name()
-            );
+            let name = fixture.name();
+            assert!(errors >= MUTATIONS / 4, "{name}{suffix}: {errors}");
         }
+    }
+}
+
+#[test]
+fn damaged_safetensors_end_in_errors_or_whole_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let fixture = &copied_fixtures()[0];
+    let weights = fixture.load(&fixture.weight_files()[0]);
+    let read = || std::fs::read(&path).unwrap();
+    let files = [
+        {
+            ror_weights::save_safetensors(&path, &weights).unwrap();
+            read()
+        },
+        {
+            let names = ror_weights::PytorchNames::Levels;
+            ror_weights::save_pytorch(&path, &weights, names).unwrap();
+            read()
+        },
+    ];
+    let mut numbers = Numbers(3);
+    for whole in files {
+        let errors = errors(&whole, &mut numbers);
+        assert!(errors >= MUTATIONS / 4, "{errors}");
     }
 }
 

@@ -233,7 +233,10 @@ mod tests {
         assert_eq!(found.len(), expected.len());
         let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
         let pairs = found.iter().zip(expected);
-        pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+        let off = pairs.map(|(a, b)| (a - b).abs());
+        off.fold(0f32, |m, d| {
+            m.max(if d.is_nan() { f32::INFINITY } else { d })
+        }) / largest
     }
 
     fn batch(n: usize, side: usize) -> Batch {

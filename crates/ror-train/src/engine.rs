@@ -33,6 +33,15 @@ impl<F: FnMut(usize, &mut [f32])> Peers for F {
 /// The variables of [`Parameters`](ror_models::Parameters) are the truth: optimisers, averages and
 /// checkpoints change them between calls, so that an engine reads them anew in every call.
 pub trait Engine: Send {
+    /// Takes what steps on images (C, H, W) will need, so that too little memory is known before the
+    /// first.
+    ///
+    /// # Errors
+    /// Images that the network cannot take, more than the machine has.
+    fn prepare(&mut self, _image: [usize; 3]) -> candle_core::Result<()> {
+        Ok(())
+    }
+
     /// Runs the network forwards in training mode and backwards.
     ///
     /// The loss is the sum over the images of the cross-entropy (in nats) between

@@ -211,6 +211,15 @@ impl Trainer {
     /// A folder that holds a run already or cannot be written.
     pub fn with_output(mut self, folder: &Path, source: Source) -> Result<Self> {
         self.config.source = source;
+        // Before anything is written.
+        let size = self.loader.subset().data().size();
+        let image = [
+            self.config.description.channels,
+            size.height(),
+            size.width(),
+        ];
+        let prepared = self.engine.prepare(image).map_err(TrainError::from);
+        together(&*self.ranks, prepared)?;
         let written = if self.ranks.rank() == 0 {
             self.create(folder)
         } else {

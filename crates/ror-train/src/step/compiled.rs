@@ -5,7 +5,7 @@ use super::graph::{Graph, Op};
 use super::lower::lower;
 use super::pass::pool_scratch;
 use super::plan::{Place, Plan, image_len};
-use super::state::{ConvState, NormState, Room, Worker, chunk_images};
+use super::state::{ConvState, NormState, Room, Sizes, Worker, chunk_images};
 use candle_core::{Error, Result};
 use ror_blocks::Shape3;
 use ror_models::Network;
@@ -100,6 +100,13 @@ impl Compiled {
         let bytes: usize = convs.iter().map(ConvState::weight_bytes).sum();
         let mut memory = Memory::new(bytes / size_of::<Block>());
         convs.iter_mut().for_each(|conv| conv.move_to(&mut memory));
+        let blocks = Sizes::new(&graph, &plan, &convs, room).total();
+        let bytes = blocks
+            .saturating_mul(threads)
+            .saturating_mul(size_of::<Block>());
+        if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+            candle_core::bail!("a batch of {capacity} images takes {bytes} bytes of memory")
+        }
         let worker = |_| Worker::new(&graph, &plan, &convs, room).map(RwLock::new);
         let workers = (0..threads).map(worker).collect::<Result<_>>()?;
         let mask = |d: &super::graph::Dropout| {

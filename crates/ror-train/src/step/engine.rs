@@ -82,6 +82,10 @@ impl KernelEngine {
 }
 
 impl Engine for KernelEngine {
+    fn prepare(&mut self, [c, h, w]: [usize; 3]) -> Result<()> {
+        self.compile([self.batch.unwrap_or(1), c, h, w])
+    }
+
     fn forward_backward_telling(
         &mut self,
         batch: &Batch,

@@ -274,29 +274,62 @@ pub(super) struct Room {
     pub scratch: usize,
 }
 
-impl Worker {
-    pub(super) fn new(graph: &Graph, plan: &Plan, convs: &[ConvState], room: Room) -> Result<Self> {
+/// Blocks of the parts of a [`Worker`].
+pub(super) struct Sizes {
+    values: Vec<usize>,
+    slots: Vec<usize>,
+    sums: Vec<usize>,
+    pooled: usize,
+    room: Room,
+}
+
+impl Sizes {
+    pub(super) fn new(graph: &Graph, plan: &Plan, convs: &[ConvState], room: Room) -> Self {
         let written: Vec<bool> = (0..graph.values.len())
             .map(|v| graph.nodes.iter().any(|n| n.out == Some(v)))
             .collect();
         let value = |v: usize| {
             let len = if written[v] { image_len(graph, v) } else { 0 };
-            len * room.images
+            len.saturating_mul(room.images)
         };
-        let values: Vec<usize> = (0..graph.values.len()).map(value).collect();
-        let slots: Vec<usize> = plan.memory.iter().map(|&l| l * room.images).collect();
+        let slots = plan.memory.iter();
         let mut sums: Vec<usize> = Vec::new();
         for conv in convs {
             sums.resize(sums.len().max(conv.sum + 1), 0);
             sums[conv.sum] = sums[conv.sum].max(conv.weight.sum_len());
         }
+        Self {
+            values: (0..graph.values.len()).map(value).collect(),
+            slots: slots.map(|&l| l.saturating_mul(room.images)).collect(),
+            sums,
+            pooled: room.images.saturating_mul(blocks(graph.features)),
+            room,
+        }
+    }
+
+    pub(super) fn total(&self) -> usize {
+        let single = [self.room.act, self.room.dy, self.room.scratch, self.pooled];
+        let parts = self.values.iter().chain(&self.slots).chain(&self.sums);
+        parts
+            .chain(&single)
+            .fold(0, |total, &len| total.saturating_add(len))
+    }
+}
+
+impl Worker {
+    pub(super) fn new(graph: &Graph, plan: &Plan, convs: &[ConvState], room: Room) -> Result<Self> {
+        let sizes = Sizes::new(graph, plan, convs, room);
+        let mut memory = Memory::new(sizes.total());
+        let Sizes {
+            values,
+            slots,
+            sums,
+            pooled,
+            ..
+        } = sizes;
         let classes = graph.classes.unwrap_or(graph.features);
         let (features, logits) = (room.images * graph.features, room.images * classes);
         let weight = graph.classes.map_or(0, |classes| classes * graph.features);
-        let pooled = room.images * blocks(graph.features);
-        let single = [room.act, room.dy, room.scratch, pooled];
-        let lens = values.iter().chain(&slots).chain(&sums).chain(&single);
-        let mut memory = Memory::new(lens.sum());
         let mut zeros = |len: usize| memory.zeros(len);
         Ok(Self {
             images: 0..0,

@@ -147,6 +147,15 @@ fn the_same_seed_and_threads_give_the_same_bits() {
 }
 
 #[test]
+fn more_than_there_is_memory_for_is_an_error_before_the_first_step() {
+    let network = preset("ror-3-wrn-10-1");
+    let engine = KernelEngine::new(&network, &parameters(&network), 2).unwrap();
+    let mut engine = engine.for_batches_of(1 << 40);
+    let error = engine.prepare([3, 32, 32]).unwrap_err().to_string();
+    assert!(error.contains("bytes of memory"), "{error}");
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let network = preset("ror-3-wrn-10-1");
     let parameters = parameters(&network);

@@ -5,7 +5,7 @@ use ror_ops::kernels::{
     channel_blocks,
 };
 
-use crate::reference::{blocked, convolve, error, garbage, max_pool, plain, values};
+use crate::reference::{blocked, convolve, error, garbage, max_pool, plain, values, worse};
 
 /// What is fused into the convolution under test.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +139,7 @@ pub(super) fn check(
     }
     let mut worst = 0f64;
     if extras.raw {
-        worst = worst.max(error(&plain(written, &raw), &y));
+        worst = worse(worst, error(&plain(written, &raw), &y));
         // What pads the last block must stay zero: the next layer multiplies it by its (zero) weights.
         assert!(padding_is_zero(written, &raw), "padding of the raw output");
     }
@@ -149,7 +149,7 @@ pub(super) fn check(
             let c = i / pixels.max(1) % out.c;
             *v = (*v * f64::from(scale[c]) + f64::from(shift[c])).max(0.0);
         }
-        worst = worst.max(error(&plain(written, &pre), &y));
+        worst = worse(worst, error(&plain(written, &pre), &y));
         assert!(
             padding_is_zero(written, &pre),
             "padding of the pre-activation"
