@@ -224,6 +224,18 @@ fn what_cannot_be_done_is_said_and_nothing_is_overwritten() {
     let shell = Shell::new();
     shell.stripes("data", ["across", "down"]);
     shell.ok(&args(TINY, "--out run --epochs 1"));
+    // Flags switch off too what a file switches on.
+    shell.ok(&args(
+        TINY,
+        "--out held --epochs 1 --holdout 0.3 --decay-all",
+    ));
+    let off = "--holdout 0 --decay-all false --no-nesterov --out off";
+    shell.ok(&args("train --config held/config.toml", off));
+    let config = fs::read_to_string(shell.path("off/config.toml")).unwrap();
+    for setting in ["decay-all = false", "nesterov = false"] {
+        assert!(config.contains(setting), "{config}");
+    }
+    assert!(!config.contains("holdout"), "{config}");
     let before = fs::read(shell.path("run/best.safetensors")).unwrap();
     let config = fs::read_to_string(shell.path("run/config.toml")).unwrap();
     shell.write("both.toml", format!("model = \"ror-3-20\"\n{config}"));

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use ror_ops::kernels::{
-    Block, Dense, Dims, Fused, Isa, MaxPool, Output, Source, Term, blocks, channel_blocks,
-    global_average_pool, merge, pad_shortcut,
+    Block, Dense, Dims, Fused, Isa, MaxPool, Output, Source, Term, blocks, channel_blocks, dropout,
+    global_average_pool, kept, merge, pad_shortcut,
 };
 
 use crate::reference::{blocked, error, garbage, max_pool, plain, values};
@@ -35,6 +35,24 @@ proptest! {
         for (found, expected) in plain(output, &y).iter().zip(expected) {
             prop_assert!(f64::from(*found) == expected || (found.is_nan() && expected.is_nan()));
         }
+    }
+
+    #[test]
+    fn dropout_keeps_what_its_mask_says_times_a_factor(
+        (n, c, h, w) in (0usize..3, 1usize..35, 1usize..6, 1usize..6),
+        isa in proptest::sample::select(Isa::supported()),
+    ) {
+        let dims = Dims::new(n, c, h, w);
+        let x = values(dims.plain_len("x").unwrap(), 1);
+        let mask: Vec<f32> = values(x.len(), 2).iter().map(|v| f32::from(*v > 0.0)).collect();
+        let mut bits = vec![0xffff; dims.block_len("bits").unwrap()];
+        kept(dims, &mask, &mut bits).unwrap();
+        let mut found = blocked(dims, &x);
+        dropout(isa, &bits, 1.25, &mut found).unwrap();
+        let expected: Vec<f32> = x.iter().zip(&mask).map(|(x, kept)| x * kept * 1.25).collect();
+        prop_assert_eq!(plain(dims, &found), expected);
+        prop_assert!(kept(dims, &mask, &mut [0; 1000]).is_err());
+        prop_assert!(dropout(isa, &bits, 1.0, &mut garbage(found.len() + 1)).is_err());
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub(crate) struct Args {
     /// Start from these weights; another number of classes replaces the classifier
     #[arg(long, value_name = "WEIGHTS")]
     init: Option<PathBuf>,
-    /// Validate on this fraction of the training images instead of on the test images
+    /// Validate on this fraction of the training images instead of on the test images, which 0 stands
+    /// for
     #[arg(long, value_name = "FRACTION")]
     holdout: Option<f64>,
     #[command(flatten)]
@@ -224,7 +225,7 @@ fn source(args: &Args, file: Source) -> Result<Source> {
         coarse: args.data_options.coarse || file.coarse,
         extra: args.data_options.extra || file.extra,
         lazy: args.data_options.lazy || file.lazy,
-        holdout: args.holdout.or(file.holdout),
+        holdout: args.holdout.or(file.holdout).filter(|&f| f != 0.0),
         init: args.init.clone().or(file.init),
         threads: args.threads.or(file.threads),
         ..chosen

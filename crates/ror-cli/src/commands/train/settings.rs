@@ -17,8 +17,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Take batch normalisation's statistics over all ranks of an MPI job
-    #[arg(long)]
-    sync_batch_norm: bool,
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    sync_batch_norm: Option<bool>,
     /// Optimiser
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerArg>,
@@ -41,14 +41,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DECAY")]
     weight_decay: Option<f64>,
     /// Decay biases and batch normalisations too
-    #[arg(long)]
-    decay_all: bool,
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    decay_all: Option<bool>,
     /// SGD's momentum
     #[arg(long, value_name = "SHARE")]
     momentum: Option<f64>,
     /// SGD's plain instead of Nesterov's momentum
-    #[arg(long)]
-    no_nesterov: bool,
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    no_nesterov: Option<bool>,
     /// Adam's epsilon
     #[arg(long, value_name = "EPSILON")]
     epsilon: Option<f64>,
@@ -162,7 +162,7 @@ impl Settings {
     pub(crate) fn apply(&self, config: &mut TrainConfig) -> Result<()> {
         set(&mut config.epochs, &self.epochs);
         set(&mut config.batch_size, &self.batch_size);
-        config.sync_batch_norm |= self.sync_batch_norm;
+        set(&mut config.sync_batch_norm, &self.sync_batch_norm);
         set(&mut config.lr, &self.lr);
         set(&mut config.label_smoothing, &self.label_smoothing);
         set(&mut config.mixup, &self.mixup);
@@ -184,8 +184,8 @@ impl Settings {
         set(&mut optimizer.epsilon, &self.epsilon);
         set(&mut optimizer.weight_decay, &self.weight_decay);
         set_or_off(&mut optimizer.clip_norm, self.clip_norm);
-        optimizer.decay_all |= self.decay_all;
-        optimizer.nesterov &= !self.no_nesterov;
+        set(&mut optimizer.decay_all, &self.decay_all);
+        set(&mut optimizer.nesterov, &self.no_nesterov.map(|no| !no));
 
         let schedule = &mut config.schedule;
         let kind = self.schedule.map(|kind| match kind {
